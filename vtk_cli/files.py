@@ -1,0 +1,132 @@
+"""Files that are whole or absent: atomic writes, checksums, locks, and the cache folder.
+
+Whatever another process, a kill or a full disk does, a reader of these files sees the old content or the new one,
+never a part. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from vtk_cli.errors import JobError, UserError
+
+CACHE_VARIABLE = "VTK_CACHE"
+_OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def cache_folder() -> Path:
+    """The folder for what can be made again: `$VTK_CACHE`, else the user's cache directory (`~/.cache/vtk`)."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("vtk")
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write `path` into one line with the right exit code.
+
+    Raises:
+        JobError: the disk or the quota is full (exit code 1).
+        UserError: the folder may not be written (exit code 2).
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OUT_OF_SPACE:
+            raise JobError(
+                f"{path}: no space left to write; free some space and run the same command again"
+                " (earlier results are intact)"
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            raise UserError("cannot be written", str(path), "choose another folder or mend its rights") from error
+        raise
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success sync it and rename it over `path`, on failure remove it.
+
+    The temporary name keeps `path`'s suffix, so that writers who look at the suffix (matplotlib, PyAV) are content.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, keys in the given order; NaN and infinity are an error (`ValueError`)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def content_key(value: Any) -> str:
+    """A short key (20 hexadecimal digits of SHA-256) for anything JSON can hold, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True, busy: str = "in use by another process") -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` (made if missing); released when the process ends, however it ends.
+
+    Raises:
+        UserError: `wait` is false and another process holds it; the message is `busy`.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path)
+        try:
+            held.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            raise UserError(busy, str(path.parent), "wait for it to end or choose another --out") from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
