@@ -149,8 +149,10 @@ class _Bar:
         self._task = bars.add_task(description, total=total, status="")
 
     def advance(self, count: int = 1, status: str = "") -> None:
-        fields = {"status": status} if status else {}
-        self._bars.update(self._task, advance=count, **fields)
+        if status:
+            self._bars.update(self._task, advance=count, status=status)
+        else:
+            self._bars.update(self._task, advance=count)
 
 
 class _Lines:

@@ -1,0 +1,1 @@
+"""Operators for vision training that depend on torch alone."""
