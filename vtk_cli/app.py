@@ -1,0 +1,95 @@
+"""Assembles the subcommands and turns every outcome into an exit code.
+
+A subcommand's module is imported only when it is the one asked for, so `vtk --help`, `vtk --version` and completion
+stay fast; nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import Abort, TyperException
+
+from vtk_cli import __version__
+from vtk_cli.console import Console
+from vtk_cli.errors import ExitCode, VtkError
+
+SUBCOMMANDS = {
+    "similarity": (
+        "vtk_cli.similarity.command",
+        "How alike networks are, by attack transferability (SAT).",
+    ),
+    "data": ("vtk_cli.data.command", "List, make and check datasets."),
+    "proof": ("vtk_cli.families.proof", "Rerun a method's claim at small scale, with its baselines and every seed."),
+    "bench": ("vtk_cli.families.bench", "Measure speed against a reference, side by side in one run."),
+}
+"""Subcommand -> (the module whose `app` is its typer application, its line in `vtk --help`)."""
+
+
+class LazyGroup(TyperGroup):
+    """Lists the subcommands from `SUBCOMMANDS`; imports one only to run it."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, (_, line) in SUBCOMMANDS.items():
+            self.add_command(TyperCommand(name, help=line), name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the subcommand named first in `args` and load its module."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in SUBCOMMANDS:
+            module = importlib.import_module(SUBCOMMANDS[name][0])
+            command = typer.main.get_command(module.app)
+        return name, command, rest
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"vtk {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def vtk(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """The command line for vision research: published methods, complete, on one engine.
+
+    Every subcommand runs with no data given, on embedded datasets: start with `vtk similarity resnet50 vit_b`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `vtk` with `arguments` (default: the process's own) and return its exit code (`errors.ExitCode`)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = typer.main.get_command(app)
+        return int(command.main(args=arguments, prog_name="vtk", standalone_mode=False) or ExitCode.DONE)
+    except VtkError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        Console().error(str(error))
+        return error.exit_code
+    except TyperException as error:
+        Console().error(" ".join(error.format_message().replace("Value error, ", "").split()))
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, Abort):
+        Console().error("interrupted")
+        return ExitCode.INTERRUPTED
