@@ -290,7 +290,7 @@ def _parameter(field: dataclasses.Field[Any], info: OptionInfo, hint: Any) -> in
     else:
         marker = typer.Option(*_declarations(field.name, info, hint), **shared)
     default = list(field.default) if isinstance(field.default, tuple) else field.default
-    annotation = Annotated[_list_type(hint), marker]
+    annotation: Any = Annotated[_list_type(hint), marker]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
