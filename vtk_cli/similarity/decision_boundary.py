@@ -82,10 +82,12 @@ def plane(corners: Tensor, grid: int, batch: int) -> Iterator[Tensor]:
     length = v @ v
     c = (v @ u / length).item() if length > 0 else 0.0
     across, up = _axis(min(0.0, c), max(1.0, c), grid), _axis(0.0, 1.0, grid)
-    basis = torch.stack([exact[0], v, u - c * v]).to(corners)  # (3, CHW)
-    weights = torch.cartesian_prod(torch.ones(1, dtype=torch.float64), across, up).to(corners)  # (grid^2, 3)
+    origin, v, w = (vector.to(corners) for vector in (exact[0], v, u - c * v))
+    weights = torch.cartesian_prod(across, up).to(corners)  # (grid^2, 2)
     for start in range(0, len(weights), batch):
-        yield (weights[start : start + batch] @ basis).reshape(-1, *corners.shape[1:])
+        a, b = weights[start : start + batch, :, None].unbind(1)  # (b, 1) each
+        # Products and sums, not a matrix product: on a GPU that might run in TF32 and move the points.
+        yield (origin + a * v + b * w).reshape(-1, *corners.shape[1:])
 
 
 def _axis(start: float, end: float, grid: int) -> Tensor:
