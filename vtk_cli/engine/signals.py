@@ -1,0 +1,75 @@
+"""Signals that ask a job to stop: noted at once, acted on when the step is done and saved.
+
+Slurm sends SIGUSR1 (or SIGTERM) before the time limit, a person sends SIGINT. The first one only sets a flag.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from vtk_cli.errors import Preempted
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@dataclass
+class StopRequest:
+    """Whether a signal has asked the job to stop.
+
+    Args:
+        signal: the first such signal, None until then.
+    """
+
+    signal: signal.Signals | None = None
+
+    def raise_if_requested(self, where_saved: str) -> None:
+        """Leave the job if a signal came; call it once the state is saved.
+
+        Args:
+            where_saved: what was saved and where, e.g. `step 120 in runs/train/x/checkpoints`.
+
+        Raises:
+            Preempted: SIGTERM or SIGUSR1 came (exit code 75).
+            KeyboardInterrupt: SIGINT came (exit code 130).
+        """
+        if self.signal is None:
+            return
+        story = f"stopped by {self.signal.name}; saved: {where_saved}; the same command goes on from there"
+        if self.signal is signal.SIGINT:
+            raise KeyboardInterrupt(story)
+        raise Preempted(story)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Note SIGTERM, SIGINT and SIGUSR1 instead of dying of them; the handlers before are put back at the end.
+
+    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python allows no handlers,
+    nothing is installed and the request stays empty.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    interrupts = 0
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if interrupts > 1:
+            raise KeyboardInterrupt
+        if request.signal is None:
+            request.signal = signal.Signals(number)
+
+    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            # None: a handler that was not set from Python and cannot be set back from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
