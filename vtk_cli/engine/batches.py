@@ -1,0 +1,235 @@
+"""The samples of an epoch in their order, batch by batch, from any position.
+
+What a run sees depends on the seed, the epoch and the sample's index alone: not on the number of workers, nor on
+where it was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.seeds import sample_rng, sample_seed
+from vtk_cli.engine.workers import outlive_stop_signals
+from vtk_cli.errors import UserError, VtkError
+
+
+class Batches(Protocol):
+    """Where a training loop gets its batches."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has; the same in every process."""
+
+    def epoch(self, epoch: int, start: int) -> Iterator[tuple[Any, ...]]:
+        """The batches of epoch `epoch` from number `start` on, each `(indices, ...)`.
+
+        `indices`: (B,) int64 on the CPU, which samples of the data set these are.
+        """
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+    """Which samples make up each batch of each epoch: a permutation drawn from (seed, epoch), cut into batches.
+
+    The last batch is short where the division leaves a rest. A rest of a single sample joins the batch before it,
+    since batch normalisation cannot train on one. Among several processes a batch is shared equally; where its
+    samples do not go round, its first ones are repeated, as torch's `DistributedSampler` does.
+
+    Args:
+        samples: how many there are.
+        batch_size: samples in a batch, over all processes.
+        seed: of the permutations.
+        world: this process among the others; None for a single one.
+
+    Raises:
+        UserError: there is no sample, or the processes cannot share a batch equally.
+    """
+
+    samples: int
+    batch_size: int
+    seed: int
+    world: World | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UserError("there is no sample to train on")
+        if self.batch_size < 1 or self.batch_size % self._size:
+            what = f"a batch of {self.batch_size} cannot be shared equally by {self._size} process(es)"
+            raise UserError(what, "--batch-size", f"choose a multiple of {self._size}")
+
+    @property
+    def _size(self) -> int:
+        return self.world.size if self.world is not None else 1
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        full, rest = divmod(self.samples, self.batch_size)
+        return max(1, full + (rest >= 2 * self._size))
+
+    def indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """This process's samples of the batches `start`, `start + 1` ... of the epoch, each (B,) int64."""
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, 0))
+        order = torch.randperm(self.samples, generator=generator)
+        for step in range(start, self.steps):
+            first = step * self.batch_size
+            batch = order[first:] if step == self.steps - 1 else order[first : first + self.batch_size]
+            yield self._share(batch)
+
+    def _share(self, batch: Tensor) -> Tensor:
+        if self.world is None or self._size == 1:
+            return batch
+        share = -(-len(batch) // self._size)
+        whole = batch.repeat(-(-share * self._size // len(batch)))[: share * self._size]
+        return whole[self.world.rank * share : (self.world.rank + 1) * share]
+
+
+class TensorBatches:
+    """Batches of data that is in memory.
+
+    Args:
+        tensors: each (N, ...), on any device.
+        batch_size: samples in a batch, over all processes.
+        seed: of the order.
+        world: this process among the others; None for a single one.
+
+    Raises:
+        UserError: see `EpochOrder`.
+    """
+
+    def __init__(self, *tensors: Tensor, batch_size: int, seed: int, world: World | None = None) -> None:
+        if len({len(tensor) for tensor in tensors}) != 1:
+            raise ValueError(f"tensors of different lengths: {[len(tensor) for tensor in tensors]}")
+        self._tensors = tensors
+        self._order = EpochOrder(len(tensors[0]), batch_size, seed, world)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+        return self._order.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """Yield `(indices, *slices)`, `indices` (B,) int64 on the CPU, from batch `start` on."""
+        for indices in self._order.indices(epoch, start):
+            yield indices, *(tensor[indices.to(tensor.device, non_blocking=True)] for tensor in self._tensors)
+
+
+class LoaderBatches:
+    """Batches of a data set that is read, decoded and augmented by worker processes.
+
+    While sample i of epoch e is made, Python's, NumPy's and torch's generators start from a seed made of (seed, e, i)
+    alone. A sample may be anything; a tuple of samples becomes the rest of the batch's tuple.
+
+    Args:
+        dataset: with a length; draws its randomness from the global generators.
+        batch_size: samples in a batch, over all processes.
+        seed: of the order and of the augmentation.
+        workers: worker processes; with 0 samples are made in this one.
+        world: this process among the others; None for a single one.
+        collate: makes a batch of a list of samples; torch's `default_collate` if None.
+        pin_memory: copy batches to page-locked memory, from where they reach a GPU faster.
+
+    Raises:
+        UserError: see `EpochOrder`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        seed: int,
+        workers: int,
+        world: World | None = None,
+        *,
+        collate: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        self._order = EpochOrder(len(cast("Sized", dataset)), batch_size, seed, world)
+        self._keys = _KeyedBatches(self._order)
+        self._loader = DataLoader(
+            _SeededDataset(dataset, seed),
+            batch_sampler=self._keys,
+            num_workers=workers,
+            collate_fn=_Collate(collate or default_collate),
+            pin_memory=pin_memory,
+            worker_init_fn=outlive_stop_signals,
+            persistent_workers=workers > 0,
+            # Its own generator: the loader draws from it at the start of every epoch, also of one that is resumed.
+            generator=torch.Generator(),
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+        return self._order.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Yield `(indices, *collated)`, `indices` (B,) int64 on the CPU, from batch `start` on.
+
+        Raises:
+            VtkError: the one that the data set raised for a sample.
+        """
+        self._keys.epoch, self._keys.start = epoch, start
+        for batch in self._loader:
+            if isinstance(batch, _Refused):
+                raise batch.error
+            yield tuple(batch)  # pinning makes a list of it
+
+
+@dataclass
+class _Refused:
+    """An error of the data set on its way from a worker: torch would wrap its message in the worker's traceback."""
+
+    error: VtkError
+
+
+@dataclass
+class _KeyedBatches(Sampler[list[tuple[int, int]]]):
+    """Lists of (epoch, index): workers that live for many epochs learn the epoch from the key."""
+
+    order: EpochOrder
+    epoch: int = 0
+    start: int = 0
+
+    def __len__(self) -> int:
+        return self.order.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for indices in self.order.indices(self.epoch, self.start):
+            yield [(self.epoch, index) for index in indices.tolist()]
+
+
+@dataclass
+class _SeededDataset(Dataset[Any]):
+    dataset: Dataset[Any]
+    seed: int
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Any] | _Refused:
+        epoch, index = key
+        with sample_rng(sample_seed(self.seed, epoch, index)):
+            try:
+                return index, self.dataset[index]
+            except VtkError as error:
+                return _Refused(error)
+
+
+@dataclass
+class _Collate:
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[tuple[int, Any] | _Refused]) -> tuple[Any, ...] | _Refused:
+        good: list[tuple[int, Any]] = []
+        for sample in samples:
+            if isinstance(sample, _Refused):
+                return sample
+            good.append(sample)
+        indices = torch.tensor([index for index, _ in good])
+        batch = self.collate([sample for _, sample in good])
+        return indices, *(batch if isinstance(batch, (tuple, list)) else (batch,))

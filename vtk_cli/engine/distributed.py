@@ -1,0 +1,171 @@
+"""Several processes that train one model: started by torchrun, by Slurm's srun, or not at all.
+
+torchrun --nproc-per-node 8 -m vtk_cli train ...        srun --ntasks 16 vtk train ...
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from timm.utils import init_distributed_device
+
+from vtk_cli.engine.devices import resolve_device
+from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.errors import UserError, VtkError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together.
+
+    Args:
+        rank: 0 ... size - 1; rank 0 is the one that writes.
+        size: how many processes there are on all machines.
+        local_rank: the number on this machine.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+    def broadcast(self, value: T) -> T:
+        """The value of rank 0 (anything that can be pickled) in every process."""
+        if self.size == 1:
+            return value
+        carrier = [value]
+        dist.broadcast_object_list(carrier, src=0)
+        return carrier[0]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks in order, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = [value] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_main(self, action: Callable[[], T]) -> T:
+        """Run `action` on rank 0 while the others wait; all get its result, or all raise the error it raised."""
+        if self.size == 1:
+            return action()
+        outcome: tuple[T | None, VtkError | OSError | None] = (None, None)
+        if self.is_main:
+            try:
+                outcome = (action(), None)
+            except (VtkError, OSError) as error:
+                outcome = (None, error)
+        result, failure = self.broadcast(outcome)
+        if failure is not None:
+            raise failure
+        return result  # type: ignore[return-value]  # no failure: it is what `action` returned
+
+
+@contextmanager
+def join_world(device: str) -> Iterator[World]:
+    """Join the processes that torchrun or srun started along with this one; alone, the world is this process.
+
+    Args:
+        device: as `resolve_device` takes it. Among several processes `cuda` means one GPU each, by local rank.
+
+    Raises:
+        UserError: no such device, or fewer GPUs than processes on this machine.
+    """
+    if not _is_launched():
+        yield World(0, 1, 0, resolve_device(device))
+        return
+    kind = resolve_device(device).type
+    if "WORLD_SIZE" not in os.environ:
+        _adopt_slurm_step()
+    if kind == "cuda":
+        _one_gpu_each()
+    found = Namespace(device=kind, dist_backend=None, dist_url=None)
+    resolved = init_distributed_device(found)
+    try:
+        yield World(found.rank, found.world_size, found.local_rank, resolved)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def shared_run_folder(world: World, opened: Callable[[], AbstractContextManager[RunFolder]]) -> Iterator[RunFolder]:
+    """One run folder for all processes: rank 0 opens and owns it, the others follow.
+
+    Args:
+        world: this process among the others.
+        opened: opens the folder, `lambda: RunFolder.open("train", ...)`; called on rank 0 alone.
+
+    Raises:
+        UserError: the folder cannot be had; raised in every process.
+    """
+    with ExitStack() as stack:
+        owned: list[RunFolder] = []
+
+        def own() -> Path:
+            owned.append(stack.enter_context(opened()))
+            return owned[0].path
+
+        path = world.on_main(own)
+        yield owned[0] if owned else RunFolder.follow(path)
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a Slurm node list: `gpu[003-007,009],cpu1` -> `gpu003`."""
+    bracketed = re.match(r"([^,\[]*)\[([^\],-]+)[^\]]*\]([^,\[]*)", nodes)
+    return "".join(bracketed.groups()) if bracketed else nodes.partition(",")[0]
+
+
+def _is_launched() -> bool:
+    """Whether torchrun or srun started this process as one of several.
+
+    An sbatch script sees `SLURM_NTASKS` too, but only srun sets `SLURM_STEP_NUM_TASKS`: a plain `vtk` inside the
+    script is alone.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"]) > 1
+    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def _adopt_slurm_step() -> None:
+    """Name the processes of a Slurm step as torchrun would: they meet at its first host, each step at its own port."""
+    step = os.environ
+    port = 20000 + zlib.crc32(f"{step.get('SLURM_JOB_ID')}.{step.get('SLURM_STEP_ID')}".encode()) % 20000
+    os.environ |= {
+        "WORLD_SIZE": step["SLURM_STEP_NUM_TASKS"],
+        "RANK": step["SLURM_PROCID"],
+        "LOCAL_RANK": step.get("SLURM_LOCALID", "0"),
+        "MASTER_ADDR": step.get("MASTER_ADDR") or first_host(step.get("SLURM_STEP_NODELIST", "localhost")),
+        "MASTER_PORT": step.get("MASTER_PORT") or str(port),
+    }
+
+
+def _one_gpu_each() -> None:
+    local_rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if count == 1 and "SLURM_STEP_NUM_TASKS" in os.environ:
+        os.environ["LOCAL_RANK"] = "0"  # srun --gpus-per-task=1 shows every task its own GPU only, as number 0
+    elif local_rank >= count:
+        what = f"process {local_rank} on this machine has no GPU of its own: there are {count}"
+        raise UserError(what, fix=f"start {count} processes a machine")

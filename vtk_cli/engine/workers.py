@@ -1,0 +1,26 @@
+"""How a data worker behaves when the whole process group is told to stop.
+
+The scheduler, `timeout` and Ctrl-C send their signal to the workers too. The main process still needs its batches to
+finish the step, and it is the one that decides when to end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+
+def outlive_stop_signals(worker: int) -> None:  # noqa: ARG001
+    """In a DataLoader's worker: ignore SIGINT, SIGUSR1 and any SIGTERM but the main process's own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # Taken by a thread that can see who sent it; a worker whose main process has died ends by torch's own watchdog.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey_main_process, daemon=True).start()
+
+
+def _obey_main_process() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
