@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,9 @@ from filelock import FileLock, Timeout
 from vtk_cli.errors import JobError, UserError
 
 CACHE_VARIABLE = "VTK_CACHE"
+TEMPORARY_PREFIX = ".tmp-"
+"""What the names of files begin with while they are being written."""
+
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -58,21 +61,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it over `path`, on failure remove it.
 
     The temporary name keeps `path`'s suffix, so that writers who look at the suffix (matplotlib, PyAV) are content.
+
+    Raises:
+        JobError, UserError: see `disk_errors`.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
-        os.close(descriptor)
-        temporary = Path(name)
-        try:
+    with temporary_path(path.parent, path.suffix) as temporary:
+        with disk_errors(path):
             yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-            _sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        publish(temporary, path)
+
+
+@contextmanager
+def temporary_path(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a new empty file `.tmp-...` in `folder` (made if missing); at the end it is removed if still there.
+
+    For a file whose name is known only when its content is: write it, then `publish` it. Otherwise `atomic_path`.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{suffix}"
+        temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Sync a finished file to the disk and rename it over `path`, in the same folder."""
+    with disk_errors(path):
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -116,12 +137,6 @@ def lock(path: Path, *, wait: bool = True, busy: str = "in use by another proces
         yield
     finally:
         held.release()
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _sync_folder(folder: Path) -> None:

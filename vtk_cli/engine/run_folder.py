@@ -30,7 +30,7 @@ import vtk_cli
 from vtk_cli.console import Console
 from vtk_cli.engine.run_config import CONFIG, RunConfig
 from vtk_cli.errors import Preempted, UserError, VtkError
-from vtk_cli.files import disk_errors, lock, write_json, write_text
+from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, lock, write_json, write_text
 
 LOCK, RECORD, LOG, SUMMARY = ".lock", "run.json", "log.txt", "summary.json"
 _ATTEMPT_FIELDS = ("status", "message", "started", "ended", "argv", "host", "pid", "slurm_job", "device", "versions")
@@ -215,7 +215,9 @@ def _strangers(path: Path) -> list[str]:
     if RunConfig.read(path) is not None:
         return []
     ours = {LOCK, LOG}  # what a run killed at its very start leaves
-    return [entry.name for entry in path.iterdir() if entry.name not in ours and not entry.name.startswith(".tmp-")]
+    return [
+        entry.name for entry in path.iterdir() if entry.name not in ours and not entry.name.startswith(TEMPORARY_PREFIX)
+    ]
 
 
 def _file_name(text: str) -> str:
@@ -224,7 +226,7 @@ def _file_name(text: str) -> str:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what writers that were killed left behind; the lock is ours, so nobody is writing them."""
-    for leftover in [*path.rglob(".tmp-*")]:
+    for leftover in [*path.rglob(f"{TEMPORARY_PREFIX}*")]:
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
