@@ -67,8 +67,8 @@ def _check_names(path: Path, names: tuple[str, ...], lines: list[tuple[int, list
     first_line, rows = lines[0][0], lines[1:]
     where = f"{path}:{first_line}"
     if len(names) < 2:
-        fix = "separate columns by commas" if ";" in lines[0][1][0] or "\t" in lines[0][1][0] else "give at least two"
-        raise UserError(f"the first row names {len(names)} networks", where, fix)
+        fix = "separate the columns by commas" if set(";\t") & set(lines[0][1][0]) else "give at least two"
+        raise UserError(f"the first row names {len(names)} networks after its empty first cell", where, fix)
     if lines[0][1][0].strip():
         raise UserError(f"the first cell is '{lines[0][1][0]}'", where, "leave it empty and begin the names after it")
     repeated = [name for index, name in enumerate(names) if name in names[:index]]

@@ -94,12 +94,14 @@ def gradient_cosine(batches: Iterable[NDArray[Any]]) -> Floats:
     total: Floats | None = None
     counted: Floats | None = None
     for batch in batches:
-        gradients = _scaled(batch.astype(np.float64))
-        norm = np.linalg.norm(gradients, axis=-1)
-        nonzero = (norm > 0.0).astype(np.float64)
-        unit = gradients / np.where(norm > 0.0, norm, 1.0)[..., None]
-        flat = unit.reshape(len(unit), -1)
-        cosine, images = flat @ flat.T, nonzero @ nonzero.T
+        gradients = batch.astype(np.float64)
+        largest = np.abs(gradients).max(axis=-1, keepdims=True)
+        nonzero = largest > 0.0
+        # By its largest entry first: the square of a tiny gradient would vanish.
+        unit = gradients / np.where(nonzero, largest, 1.0)
+        unit /= np.where(nonzero, np.linalg.norm(unit, axis=-1, keepdims=True), 1.0)
+        flat, present = unit.reshape(len(unit), -1), nonzero[..., 0].astype(np.float64)
+        cosine, images = flat @ flat.T, present @ present.T
         total = cosine if total is None else total + cosine
         counted = images if counted is None else counted + images
     if total is None or counted is None:
