@@ -106,8 +106,7 @@ def test_networks_that_share_errors_and_scores_make_the_correlation_negative() -
     studies = study_ensembles(score, probabilities(logits), labels)
     assert all(study.spearman < -0.5 for study in studies)
     pairs = studies[0]
-    assert pairs.reduction[pairs.mean_score == 4.0].max() < 0.05
-    assert pairs.reduction[pairs.mean_score == 1.0].min() > 0.2
+    assert pairs.reduction[pairs.mean_score == 4.0].max() < pairs.reduction[pairs.mean_score == 1.0].min()
 
 
 def test_a_correlation_with_constant_scores_is_undefined() -> None:

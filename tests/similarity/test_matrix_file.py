@@ -84,7 +84,7 @@ def test_an_imported_matrix_is_enough_for_every_analysis_of_scores(tmp_path: Pat
 
 BAD = {
     "the file is empty": "\n\n",
-    r":1: the first row names 0 networks after its empty first cell; separate the columns by commas": ";a;b\na;4;2\nb;2;4\n",
+    r":1: the first row names 0 networks after its empty first cell; separate the columns by commas": ";a;b\na;4;2\n",
     r":1: the first row names 1 networks after its empty first cell; give at least two": ",a\na,4\n",
     r":1: the first cell is 'model'; leave it empty": "model,a,b\na,4,2\nb,2,4\n",
     r":1: the name 'a' appears twice": ",a,a\na,4,2\na,2,4\n",
