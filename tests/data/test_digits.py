@@ -49,6 +49,6 @@ def test_labels_are_those_of_the_source():
 
 @pytest.mark.parametrize("side", [8, 21, 22, 56, 70])
 def test_upscaling_agrees_with_torch_at_any_size(side):
-    glyphs = load_glyphs("val")[0][:20]
+    glyphs = load_glyphs("val").ink[:20]
     expected = F.interpolate(torch.from_numpy(glyphs)[:, None], size=(side, side), mode="bilinear", align_corners=False)
     assert np.abs(upscale(glyphs, side) - expected[:, 0].numpy()).max() < 1e-12

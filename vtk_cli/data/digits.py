@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,20 +43,33 @@ class DigitsSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def sample_ids(self, dataset: str) -> tuple[str, ...]:
+        """The images' names that cross file boundaries, e.g. `digits-m/000123`."""
+        return tuple(f"{dataset}/{identity:06d}" for identity in self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Glyphs:
+    """The digits of a split before any drawing: ink (N, 8, 8) in 0..1; labels and ids as in `DigitsSplit`."""
+
+    ink: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
+
 
 def load_digits_split(split: Split) -> DigitsSplit:
     """The 1,437 train or 360 validation images of `digits`: white on black, three equal channels."""
-    glyphs, labels, ids = load_glyphs(split)
-    grey = np.rint(upscale(glyphs, SIDE) * 255).astype(np.uint8)
-    return DigitsSplit(np.repeat(grey[:, None], 3, axis=1), labels, ids)
+    glyphs = load_glyphs(split)
+    grey = np.rint(upscale(glyphs.ink, SIDE) * 255).astype(np.uint8)
+    return DigitsSplit(np.repeat(grey[:, None], 3, axis=1), glyphs.labels, glyphs.ids)
 
 
-def load_glyphs(split: Split) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The digits of a split as they come: ink (N, 8, 8) in 0..1, labels (N,) in 0..9, and ids (N,), ascending."""
+def load_glyphs(split: Split) -> Glyphs:
+    """The digits of a split as they come, 8x8."""
     source = load_digits()
     labels = np.asarray(source.target, np.int64)
     ids = split_ids(labels, split)
-    return np.asarray(source.images, np.float64)[ids] / INK, labels[ids], ids
+    return Glyphs(np.asarray(source.images, np.float64)[ids] / INK, labels[ids], ids)
 
 
 def split_ids(labels: npt.NDArray[np.int64], split: Split) -> npt.NDArray[np.int64]:
@@ -81,11 +94,10 @@ def upscale(images: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float6
     return images
 
 
-def build_digits(folder: Path) -> dict[str, Any]:
+def build_digits(folder: Path) -> None:
     """Write `digits` into the empty `folder` as an ImageFolder of PNG: `train|val/<class>/<id>.png`."""
     for split in SPLITS:
         write_image_folder(folder / split, load_digits_split(split))
-    return {"images": {split: len(load_digits_split(split)) for split in SPLITS}}
 
 
 def write_image_folder(folder: Path, split: DigitsSplit) -> None:
