@@ -1,0 +1,207 @@
+"""Networks built by timm, by torchvision or by the user's own function, and filled with weights that must fit."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+from torchvision import models
+
+from vtk_cli.errors import UserError
+from vtk_cli.models.names import NetworkName
+from vtk_cli.models.preprocessing import PixelConfig, pixels_from_json, timm_pixels, torchvision_pixels
+from vtk_cli.models.weights import NAME_ITS_ARCHITECTURE, head_classes, load_exactly, mismatch
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights to fill a network with.
+
+    Args:
+        state: tensors by parameter name.
+        path: the file they were read from.
+        published: whether they are the published ones of the network's name; the user's own file otherwise.
+        metadata: what the file says of itself.
+    """
+
+    state: dict[str, Tensor]
+    path: Path
+    published: bool
+    metadata: Mapping[str, str]
+
+
+def timm_network(
+    name: NetworkName, source: str, weights: Weights | None, num_classes: int | None, model_args: Mapping[str, Any]
+) -> tuple[nn.Module, PixelConfig]:
+    """A timm network. Checkpoints in the formats of the original authors are converted as timm does.
+
+    Args:
+        name: what the user wrote.
+        source: what timm calls it: `architecture.tag`, or `local-dir:FOLDER` of a hub repository.
+        weights: None for random ones.
+        num_classes: of a network with random weights; weights bring their own.
+        model_args: for the constructor, before those the weight file names.
+
+    Raises:
+        UserError: the weights do not fit.
+    """
+    arguments = {"num_classes": num_classes, **_model_args(weights), **model_args}
+    if weights is None:
+        module = timm.create_model(source, **arguments)
+    elif weights.published:
+        arguments["num_classes"] = None
+        module = _filled(source, weights, {}, arguments)
+    else:
+        classes = head_classes(weights.state, _timm_heads(name)) or num_classes
+        arguments["num_classes"] = classes
+        module = _filled(source, weights, {"num_classes": classes} if classes else {}, arguments)
+    return module, _own_pixels(weights) or timm_pixels(module, arguments, name.spec)
+
+
+def torchvision_network(
+    name: NetworkName, weights: Weights | None, num_classes: int | None, model_args: Mapping[str, Any]
+) -> tuple[nn.Module, PixelConfig]:
+    """A torchvision classifier; the arguments are those of `timm_network`.
+
+    Raises:
+        UserError: the weights do not fit.
+    """
+    architecture = name.name.removeprefix("tv:")
+    entry = models.get_model_weights(architecture)[name.tag]
+    arguments = {**_model_args(weights), **model_args}
+    if weights is not None and weights.published:
+        # Some constructors (GoogLeNet, Inception) treat the input otherwise when they are handed published weights.
+        module = models.get_model(architecture, weights=entry, **arguments)
+    else:
+        classes = _torchvision_classes(architecture, weights, arguments) or num_classes
+        if classes is not None:
+            arguments["num_classes"] = classes
+        module = models.get_model(architecture, weights=None, **arguments)
+        if weights is not None:
+            load_exactly(module, weights.state, str(weights.path))
+    return module, _own_pixels(weights) or torchvision_pixels(entry, arguments, name.spec)
+
+
+def factory_network(
+    name: NetworkName, weights: Weights | None, num_classes: int | None, model_args: Mapping[str, Any]
+) -> tuple[nn.Module, PixelConfig]:
+    """The network that the user's function `name.factory` returns.
+
+    The function is called with `model_args`, and with `num_classes` where one is asked for. Its preprocessing is that
+    of the network's `pretrained_cfg` dictionary, in timm's terms; timm's defaults (224 pixels, ImageNet's mean and
+    deviation) for what that does not say.
+
+    Raises:
+        UserError: the function cannot be imported, fails, or returns no `torch.nn.Module`; the weights do not fit.
+    """
+    make = _imported(name)
+    arguments = {**_model_args(weights), **model_args}
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    try:
+        module = make(**arguments)
+    except Exception as error:  # the user's own code
+        raise UserError(f"the function failed ({_described(error)})", name.spec, "mend it") from error
+    if not isinstance(module, nn.Module):
+        raise UserError(f"the function returned a {type(module).__name__}", name.spec, "return a torch.nn.Module")
+    if weights is not None:
+        load_exactly(module, weights.state, str(weights.path))
+    return module, _own_pixels(weights) or timm_pixels(module, arguments, name.spec)
+
+
+def class_count(module: nn.Module) -> int:
+    """How many logits a network gives: what it says itself, else the width of its last layer; 0 if it has none."""
+    said = getattr(module, "num_classes", None)
+    if isinstance(said, int):
+        return said
+    last = _last_layer(module)
+    return last[1].shape[0] if last else 0
+
+
+def _filled(source: str, weights: Weights, overlay: Mapping[str, Any], arguments: Mapping[str, Any]) -> nn.Module:
+    """The timm network `source` with `weights`, which pass through timm's own conversion of foreign formats."""
+    overlay = {**overlay, "source": None, "state_dict": weights.state}
+    try:
+        module = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    except Exception as error:  # a conversion may stumble anywhere over tensors it did not expect
+        differs = mismatch(timm.create_model(source, **arguments), weights.state)
+        what = differs or f"the weights cannot be used ({_described(error)})"
+        raise UserError(what, str(weights.path), NAME_ITS_ARCHITECTURE) from error
+    module.pretrained_cfg.pop("state_dict", None)  # else the network would carry its weights twice
+    filled: nn.Module = module
+    return filled
+
+
+def _timm_heads(name: NetworkName) -> tuple[str, ...]:
+    config = get_pretrained_cfg(name.tagged) if name.kind != "hub" else None
+    heads = config.classifier if config else None
+    return (heads,) if isinstance(heads, str) else tuple(heads or ())
+
+
+def _torchvision_classes(architecture: str, weights: Weights | None, arguments: Mapping[str, Any]) -> int | None:
+    if weights is None:
+        return None
+    with torch.device("meta"):
+        last = _last_layer(models.get_model(architecture, weights=None, **arguments))
+    return head_classes(weights.state, (last[0],) if last else ())
+
+
+def _last_layer(module: nn.Module) -> tuple[str, Tensor] | None:
+    """The name and weight of the last linear or convolutional layer."""
+    layers = [(n, m.weight) for n, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    return layers[-1] if layers else None
+
+
+def _model_args(weights: Weights | None) -> dict[str, Any]:
+    text = weights.metadata.get("model_args", "{}") if weights else "{}"
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        where = str(weights.path) if weights else ""
+        raise UserError("its metadata has model_args that are no JSON object", where, "write the file anew")
+    return found
+
+
+def _own_pixels(weights: Weights | None) -> PixelConfig | None:
+    text = weights.metadata.get("pixels") if weights else None
+    return pixels_from_json(text, weights.path) if weights and text else None
+
+
+def _imported(name: NetworkName) -> Any:
+    module_name, _, function = name.factory.partition(":")
+    try:
+        with _working_folder_importable():
+            module = importlib.import_module(module_name)
+    except Exception as error:  # the user's own code
+        fix = "run from the folder that holds the module, or install it"
+        raise UserError(f"{module_name} cannot be imported ({_described(error)})", name.spec, fix) from error
+    make = getattr(module, function, None)
+    if not callable(make):
+        raise UserError(f"{module_name} has no function {function!r}", name.spec, "check the name")
+    return make
+
+
+@contextmanager
+def _working_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
