@@ -1,0 +1,240 @@
+"""The user's image folders: found, labelled, decoded, and what cannot be decoded named.
+
+Layouts are those of `image_layouts`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vtk_cli.console import Console
+from vtk_cli.data.image_layouts import EXTENSIONS, Layout, check_folder, evaluated_part, read_layout, walk_images
+from vtk_cli.errors import UserError
+from vtk_cli.files import content_key
+
+Labels = Literal["folders", "agree"]
+BROKEN_SHARE = 0.01
+"""The share of images that may be broken; one always may."""
+NAMED = 5
+"""How many of many offenders an error names."""
+DECODE_ERRORS = (
+    OSError,
+    EOFError,
+    SyntaxError,  # Pillow's word for a broken PNG
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises on bytes that are no image."""
+
+
+class BrokenImage(UserError):
+    """An image that cannot be decoded: `where` is the file, `what` the reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """Images of a folder.
+
+    Args:
+        root: the folder that the paths are relative to.
+        paths: relative, with `/` between, sorted.
+        sizes: of the files, in bytes; -1 for a dead link.
+        labels: int64 (N,), or None when unlabelled.
+        class_names: by label, or None when the layout names no classes.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    sizes: tuple[int, ...]
+    labels: npt.NDArray[np.int64] | None
+    class_names: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A content key over paths, sizes and labels: another list, another key."""
+        labels = None if self.labels is None else self.labels.tolist()
+        return content_key({"paths": self.paths, "sizes": self.sizes, "labels": labels})
+
+    def file(self, index: int) -> Path:
+        """Where image `index` lies."""
+        return self.root / self.paths[index]
+
+    def subset(self, indices: Sequence[int]) -> ImageList:
+        """The images at `indices`, in ascending order."""
+        kept = sorted(indices)
+        return ImageList(
+            self.root,
+            tuple(self.paths[index] for index in kept),
+            tuple(self.sizes[index] for index in kept),
+            None if self.labels is None else self.labels[kept],
+            self.class_names,
+        )
+
+
+def open_images(
+    path: Path,
+    *,
+    labels: Labels = "folders",
+    class_map: Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ImageList:
+    """Find the images of the folder `path`; nothing is decoded.
+
+    Args:
+        path: the folder, in one of the layouts of `image_layouts`.
+        labels: `folders` takes them from the layout; `agree` has none (the images at any depth, whatever the layout).
+        class_map: a JSON file {class folder: label} in place of the sorted order of the class folders.
+        limit: keep so many, drawn by `seed`: as many of each class as of any other, where it has them. A smaller limit
+            keeps a part of what a larger one keeps; the order of the files on disk plays no role.
+        seed: of the draw.
+
+    Raises:
+        UserError: no such folder, no images, no labels in it, or a wrong `val.txt`, class map or limit.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"a limit of {limit} images is out of range", fix="give at least 1")
+    if labels == "agree" and class_map is not None:
+        raise UserError("labels that the models agree on take no class map", str(class_map))
+    layout = _unlabelled(path) if labels == "agree" else read_layout(path, class_map)
+    if layout.problems:
+        first = layout.problems[0]
+        more = f" (and {len(layout.problems) - 1} more)" if len(layout.problems) > 1 else ""
+        raise UserError(first.what + more, first.where, f"see all with vtk data check {path}")
+    if not layout.images:
+        raise UserError(f"no images in {layout.root}", fix=f"supported: {' '.join(EXTENSIONS)}")
+    images = layout.images
+    if labels == "folders" and images[0].label is None:
+        raise UserError(
+            "no labels: there are no class folders",
+            str(layout.root),
+            "put the images in one folder a class, add a val.txt with a line `file index` each, or use labels that"
+            " the models agree on (agree)",
+        )
+    listed = ImageList(
+        layout.root,
+        tuple(image.path for image in images),
+        tuple(image.size for image in images),
+        None if labels == "agree" else np.array([image.label for image in images], np.int64),
+        layout.class_names,
+    )
+    return listed if limit is None else listed.subset(_drawn(listed, limit, seed))
+
+
+def decode_image(path: Path) -> Image.Image:
+    """Read an image as upright 8-bit RGB.
+
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits; of several frames
+    the first is taken.
+
+    Raises:
+        BrokenImage: it is missing, no image, truncated, too large to be meant (Pillow's decompression bomb limit,
+            about 179 megapixels), or of a kind whose range is not known (floating point, 32 bits).
+    """
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return _as_rgb(ImageOps.exif_transpose(opened))
+    except FileNotFoundError as error:
+        raise BrokenImage("no such file", str(path)) from error
+    except UnidentifiedImageError as error:
+        raise BrokenImage("not an image" if path.stat().st_size else "empty file", str(path)) from error
+    except DECODE_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise BrokenImage(reason, str(path)) from error
+
+
+def scan(images: ImageList, console: Console) -> tuple[ImageList, tuple[tuple[str, str], ...]]:
+    """Decode every image once: those that can be, and (path, reason) of those that cannot, each named in a warning.
+
+    Raises:
+        UserError: more than one, and more than 1 %, of the images are broken, or none is left.
+    """
+    reasons: list[str | None] = []
+    with console.progress("reading images", len(images)) as progress, ThreadPoolExecutor(_workers()) as pool:
+        for reason in pool.map(_why_broken, (images.file(index) for index in range(len(images)))):
+            reasons.append(reason)
+            progress.advance()
+    broken = tuple((path, reason) for path, reason in zip(images.paths, reasons, strict=True) if reason is not None)
+    if len(broken) > max(1, int(BROKEN_SHARE * len(images))) or len(broken) == len(images):
+        named = ", ".join(f"{path} ({reason})" for path, reason in broken[:NAMED])
+        raise UserError(
+            f"{len(broken)} of {len(images)} images cannot be read, first {named}",
+            str(images.root),
+            "replace or remove them",
+        )
+    for path, reason in broken:
+        console.warn(f"{images.root / path}: {reason}; skipped")
+    return images.subset([index for index, reason in enumerate(reasons) if reason is None]), broken
+
+
+def _unlabelled(path: Path) -> Layout:
+    check_folder(path)
+    root = evaluated_part(path)
+    return Layout(root, tuple(sorted(walk_images(root), key=lambda image: image.path)))
+
+
+def _drawn(images: ImageList, limit: int, seed: int) -> list[int]:
+    """Indices of `limit` images: every class gives its first before any gives its second, in an order set by `seed`."""
+
+    def chance(word: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{word}".encode("utf-8", "surrogateescape")).digest()
+
+    labels = [0] * len(images) if images.labels is None else images.labels.tolist()
+    given: Counter[int] = Counter()
+    turns: list[tuple[int, bytes, int]] = []
+    for index in sorted(range(len(images)), key=lambda index: chance(f"image {images.paths[index]}")):
+        label = labels[index]
+        turns.append((given[label], chance(f"class {label}"), index))
+        given[label] += 1
+    return [index for _, _, index in sorted(turns)[:limit]]
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("grey values of 32 bits: their range is not known")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("grey values in floating point: their range is not known")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _why_broken(path: Path) -> str | None:
+    try:
+        decode_image(path)
+    except BrokenImage as error:
+        return error.what
+    return None
+
+
+def _workers() -> int:
+    return min(8, os.cpu_count() or 1)
