@@ -68,6 +68,15 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def largest(self, *values: int) -> list[int]:
+        """Each value's largest over all processes."""
+        if self.size == 1:
+            return list(values)
+        gathered = torch.tensor(values, dtype=torch.int64, device=self.device)
+        dist.all_reduce(gathered, dist.ReduceOp.MAX)
+        largest: list[int] = gathered.tolist()
+        return largest
+
     def on_main(self, action: Callable[[], T]) -> T:
         """Run `action` on rank 0 while the others wait; all get its result, or all raise the error it raised."""
         if self.size == 1:

@@ -39,7 +39,7 @@ class StopRequest:
         """
         if self.signal is None:
             return
-        story = f"stopped by {self.signal.name}; saved: {where_saved}; the same command goes on from there"
+        story = f"stopped by {self.signal.name} after saving {where_saved}; run the same command to go on"
         if self.signal is signal.SIGINT:
             raise KeyboardInterrupt(story)
         raise Preempted(story)

@@ -1,0 +1,346 @@
+"""The one loop of everything that trains: updates, schedule, evaluation, metrics, checkpoints, signals, resume.
+
+A job hands it a model, a loss, batches and an optimiser, and gets the trained model back. Interrupted anywhere and
+started again, it goes on from the last checkpoint; on the CPU the result is the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+import torch
+from torch import nn
+
+from vtk_cli.console import Console, Progress
+from vtk_cli.engine.batches import Batches
+from vtk_cli.engine.checkpoint import latest_checkpoint, save_checkpoint
+from vtk_cli.engine.devices import Precision
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.loss_meter import LossMeter, Mean
+from vtk_cli.engine.metrics import MetricsLog, Row
+from vtk_cli.engine.seeds import preserved_rng, restore_rng_state, rng_state
+from vtk_cli.engine.signals import StopRequest, stop_requests
+from vtk_cli.engine.update import Clock, Loss, Scheduler, Updater
+from vtk_cli.errors import JobError, UserError
+
+__all__ = ["Clock", "Evaluate", "FitResult", "Loss", "Plan", "Scheduler", "fit"]
+
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+"""Measures a model; the names and values go to the epoch's row of `metrics.jsonl`."""
+
+BEAT_SECONDS = 1.0
+"""How often an accelerator's losses are read, and several processes agree on whether to save or stop."""
+
+_BEAT_UPDATES = 256
+_SHOW_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    Args:
+        epochs: passes over the data.
+        accumulate: batches whose gradients make one update; weighted by their samples, so that the update is that of
+            one batch as large as all of them (but for batch normalisation).
+        clip_norm: the gradient's largest 2-norm; None leaves it.
+        ema_decay: decay of the exponential moving average of the weights; None keeps none.
+        precision: of the forward pass.
+        checkpoint_steps: save after every so many updates; None leaves it to the clock.
+        checkpoint_seconds: save when the last save is so long ago.
+        evaluate_epochs: evaluate after every so many epochs, and after the last.
+        log_steps: write the mean loss of every so many updates to `metrics`, besides the row of every epoch.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    epochs: int
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    precision: Precision = "fp32"
+    checkpoint_steps: int | None = None
+    checkpoint_seconds: float = 120.0
+    evaluate_epochs: int = 1
+    log_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulate", "checkpoint_steps", "evaluate_epochs", "log_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"clip_norm must be above 0, not {self.clip_norm}")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came out.
+
+    Args:
+        model: the trained model: the object that was given.
+        ema: the model with averaged weights, if the plan asked for it.
+        steps: updates made, in all sittings together.
+        metrics: the last epoch's row.
+        history: every row of `metrics.jsonl`.
+    """
+
+    model: nn.Module
+    ema: nn.Module | None
+    steps: int
+    metrics: Row
+    history: tuple[Row, ...]
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    *,
+    plan: Plan,
+    device: torch.device,
+    seed: int,
+    scheduler: Scheduler | None = None,
+    evaluate: Evaluate | None,
+    checkpoints: Path | None,
+    metrics: Path | None,
+    console: Console,
+    description: str = "training",
+    world: World | None = None,
+) -> FitResult:
+    """Train `model`, or go on with a training that was interrupted.
+
+    Args:
+        model: its parameters and buffers are all the state that the method has; moved to `device`.
+        loss: `loss(model, batch, clock)`: the mean loss over the batch, or an iterator of losses whose sum it is. The
+            iterator's losses are back-propagated one after another, so that the graph of the first is gone before
+            the second is built. To be called through the `model` that it is given, by `forward`: among several
+            processes that is the wrapper that sums gradients. `batch` is what `batches` yields, on `device` but for
+            its indices.
+        batches: the data; see `Batches`.
+        optimizer: over the model's parameters.
+        plan: how to train.
+        device: where.
+        seed: of the clock.
+        scheduler: a timm scheduler; stepped by updates and by epochs, and its own `t_in_epochs` decides.
+        evaluate: called after epochs as the plan says, in every process, with the averaged model if there is one, in
+            eval mode; what it draws from the global generators does not change the training.
+        checkpoints: the folder to resume from and to save to; None keeps no state.
+        metrics: the JSON-lines file to write, in place of what is there: a row an epoch, with the epochs finished
+            (`epoch`), the updates made (`step`), the epoch's mean `loss`, the `lr` that comes next, and what
+            `evaluate` returned.
+        console: shows the progress.
+        description: of the progress.
+        world: this process among those that train together; only rank 0 writes.
+
+    Raises:
+        JobError: the loss or the weights are not finite, or the disk is full; the last good checkpoint stays.
+        UserError: the checkpoints are of another model or plan, or the folder may not be written.
+        Preempted: SIGTERM or SIGUSR1 came; the state is saved.
+        KeyboardInterrupt: SIGINT came; the state is saved, unless it is the second.
+    """
+    world = world or World(0, 1, 0, device)
+    updater = Updater(
+        model,
+        loss,
+        optimizer,
+        scheduler,
+        clip_norm=plan.clip_norm,
+        ema_decay=plan.ema_decay,
+        precision=plan.precision,
+        seed=seed,
+        world=world,
+    )
+    log = MetricsLog(metrics if world.is_main else None)
+    loop = _Loop(updater, batches, plan=plan, evaluate=evaluate, checkpoints=checkpoints, log=log, world=world)
+    loop.restore(console)
+    with stop_requests() as stop, loop.shown(console, description) as progress:
+        loop.run(stop, progress)
+    history = tuple(log.rows)
+    last = next((row for row in reversed(history) if "epoch" in row), {})
+    return FitResult(updater.model.eval(), updater.averaged_model, loop.updates, last, history)
+
+
+class _Loop:
+    """Where a training is, and the rhythm of its saving, logging and obeying of signals.
+
+    A beat is when losses are read and signals obeyed: on one CPU after every update, which costs nothing there; on an
+    accelerator, or among several processes, about every second, since each beat makes the device wait.
+    """
+
+    def __init__(
+        self,
+        updater: Updater,
+        batches: Batches,
+        *,
+        plan: Plan,
+        evaluate: Evaluate | None,
+        checkpoints: Path | None,
+        log: MetricsLog,
+        world: World,
+    ) -> None:
+        self.updater, self.batches, self.plan, self.evaluate = updater, batches, plan, evaluate
+        self.checkpoints, self.log, self.world = checkpoints, log, world
+        self.meter = LossMeter(world)
+        self.epoch = self.position = self.updates = 0  # epochs done, batches done in this one, updates done in all
+        self._saved: tuple[int, int, int] | None = None
+        self._saved_at = self._beat_at = self._shown_at = time.monotonic()
+        self._beaten = self._shown = 0  # updates done at the last beat, and when progress was last shown
+        self._next_beat = 1
+
+    @property
+    def _place(self) -> tuple[int, int, int]:
+        return self.epoch, self.position, self.updates
+
+    @contextmanager
+    def shown(self, console: Console, description: str) -> Iterator[Progress]:
+        """Progress over the updates that are still to be made."""
+        total = self.plan.epochs * -(-self.batches.steps_per_epoch // self.plan.accumulate)
+        if self.updates:
+            console.note(f"{description}: going on after step {self.updates} of {total}")
+        face = console if self.world.is_main else Console(quiet=True)
+        with face.progress(description, max(total - self.updates, 0)) as progress:
+            yield progress
+
+    def run(self, stop: StopRequest, progress: Progress) -> None:
+        """Train to the end of the plan and save the end."""
+        while self.epoch < self.plan.epochs:
+            self._train_epoch(stop, progress)
+            self._end_epoch()
+            self._beat(stop, progress)
+        if self._place != self._saved:
+            self._save()
+        stop.raise_if_requested(self._where_saved())
+
+    def _train_epoch(self, stop: StopRequest, progress: Progress) -> None:
+        self.updater.model.train()
+        batches = self.batches.epoch(self.epoch, self.position)
+        while group := list(islice(batches, self.plan.accumulate)):
+            self.updater(group, self.epoch, self.updates, self.meter)
+            self.position += len(group)
+            self.updates += 1
+            steps = self.plan.log_steps
+            if steps is not None and self.updates % steps == 0:
+                self.meter.read()
+                self.log.append({"step": self.updates, "loss": self.meter.window.value, "lr": self.updater.lr})
+                self.meter.window = Mean()
+            if self.updates >= self._next_beat or self._is_save_step() or self._is_epoch_done():
+                self._beat(stop, progress)
+        if not self._is_epoch_done():
+            raise ValueError(f"an epoch of {self.batches.steps_per_epoch} batches ended after {self.position}")
+
+    def _is_epoch_done(self) -> bool:
+        return self.position == self.batches.steps_per_epoch
+
+    def _is_save_step(self) -> bool:
+        steps = self.plan.checkpoint_steps
+        is_saved = self._saved is not None and self._saved[2] == self.updates
+        return steps is not None and self.updates % steps == 0 and not is_saved
+
+    def _end_epoch(self) -> None:
+        row: dict[str, float] = {"epoch": self.epoch + 1, "step": self.updates, "loss": self.meter.epoch.value}
+        is_last = self.epoch + 1 == self.plan.epochs
+        if self.updater.scheduler is not None:
+            self.updater.scheduler.step(self.epoch + 1)
+        row["lr"] = self.updater.lr
+        if self.evaluate is not None and (is_last or (self.epoch + 1) % self.plan.evaluate_epochs == 0):
+            with preserved_rng():
+                measured = self.evaluate((self.updater.averaged_model or self.updater.model).eval())
+            if taken := row.keys() & measured.keys():
+                raise ValueError(f"`evaluate` may not call its values {sorted(taken)}: the row has these already")
+            row |= self.world.broadcast({name: float(value) for name, value in measured.items()})
+        self.log.append(row)
+        self.meter.epoch = Mean()
+        self.epoch, self.position = self.epoch + 1, 0
+
+    def _beat(self, stop: StopRequest, progress: Progress) -> None:
+        """Read the losses, agree with the other processes, save if it is time, obey a signal, show where we are."""
+        self.meter.read()
+        now, made = time.monotonic(), self.updates - self._beaten
+        pause = 1
+        if made and (self.world.size > 1 or self.world.device.type != "cpu"):
+            pause = max(1, min(_BEAT_UPDATES, int(BEAT_SECONDS * made / max(now - self._beat_at, 1e-9))))
+        is_due = now - self._saved_at >= self.plan.checkpoint_seconds
+        if self.world.size > 1:
+            is_due, pause = self._agree(stop, is_due, pause)
+        self._beat_at, self._beaten, self._next_beat = now, self.updates, self.updates + pause
+        if self._place != self._saved and (is_due or self._is_save_step() or stop.signal is not None):
+            self._save()
+        stop.raise_if_requested(self._where_saved())
+        if now - self._shown_at >= _SHOW_SECONDS:
+            progress.advance(self.updates - self._shown, f"loss {self.meter.latest:.4g}")
+            self._shown_at, self._shown = now, self.updates
+
+    def _agree(self, stop: StopRequest, is_due: bool, pause: int) -> tuple[bool, int]:
+        """A signal that any process got counts for all; rank 0's clock says when to save and to meet again."""
+        mine = (int(is_due), pause) if self.world.is_main else (0, 0)
+        number, due, pause = self.world.largest(int(stop.signal or 0), *mine)
+        if number:
+            stop.signal = Signals(number)
+        return bool(due), pause
+
+    def _where_saved(self) -> str:
+        return f"step {self.updates} in {self.checkpoints}" if self.checkpoints is not None else "nothing"
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        self.updater.require_finite_weights(self.updates)
+        folder, generators = self.checkpoints, self.world.gather(rng_state())
+        self.world.on_main(lambda: save_checkpoint(folder, self.updates, self._state(generators)))
+        self._saved, self._saved_at = self._place, time.monotonic()
+
+    def _state(self, generators: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "shape": self._shape(),
+            "place": self._place,
+            "updater": self.updater.state_dict(),
+            "meter": self.meter.state_dict(),
+            "rows": self.log.rows,
+            "generators": generators,
+        }
+
+    def _shape(self) -> dict[str, int]:
+        """What gives a position inside an epoch its meaning."""
+        return {
+            "batches an epoch": self.batches.steps_per_epoch,
+            "batches an update": self.plan.accumulate,
+            "processes": self.world.size,
+        }
+
+    def restore(self, console: Console) -> None:
+        """Go on from the newest whole checkpoint, or start with an empty log where there is none."""
+        found = None if self.checkpoints is None else latest_checkpoint(self.checkpoints, console)
+        steps = self.world.gather(None if found is None else found[0])
+        if len(set(steps)) > 1:
+            raise JobError(f"{self.checkpoints}: the processes find different checkpoints; the folder must be shared")
+        if found is None:
+            self.log.replace([])
+            return
+        _, state = found
+        for name, now in self._shape().items():
+            if state["shape"][name] != now:
+                what = f"the checkpoint is of a training with {state['shape'][name]} {name}, this one has {now}"
+                raise UserError(what, str(self.checkpoints), "choose another --out")
+        try:
+            self.updater.load_state_dict(state["updater"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            what = f"the checkpoint is of another model or optimiser ({error})"
+            raise UserError(what, str(self.checkpoints), "choose another --out") from error
+        self.meter.load_state_dict(state["meter"])
+        self.log.replace(state["rows"])
+        self.epoch, self.position, self.updates = self._saved = tuple(state["place"])
+        self._beaten = self._shown = self.updates
+        self._next_beat = self.updates + 1
+        restore_rng_state(state["generators"][self.world.rank])

@@ -1,0 +1,219 @@
+"""One update of the weights: forward, backward, clipping, the optimiser, the schedule, the averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vtk_cli.engine.devices import Precision, autocast, grad_scaler, resolve_precision
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.seeds import sample_seed
+from vtk_cli.errors import JobError
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a batch is computed.
+
+    Args:
+        epoch: epochs finished before, from 0.
+        step: updates made before, from 0.
+        seed: of this batch alone: made of the run's seed, the process, the epoch, the step and the batch's place in
+            the update; what a loss draws from a generator seeded with it, a resumed run draws again.
+    """
+
+    epoch: int
+    step: int
+    seed: int
+
+
+class Scheduler(Protocol):
+    """What is asked of a timm scheduler."""
+
+    def step(self, epoch: int) -> None:
+        """Called after every epoch with the number of epochs finished."""
+
+    def step_update(self, num_updates: int) -> None:
+        """Called after every update with the number of updates made."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+
+
+Loss = Callable[[nn.Module, Any, Clock], Tensor | Iterator[Tensor]]
+"""`loss(model, batch, clock)`: the batch's mean loss, or an iterator of losses whose sum it is."""
+
+
+class Updater:
+    """Everything that an update changes.
+
+    Args:
+        model: moved to the world's device; wrapped to sum gradients among several processes.
+        loss: see `Loss`.
+        optimizer: over the model's parameters.
+        scheduler: stepped after every update.
+        clip_norm: the gradient's largest 2-norm; None leaves it.
+        ema_decay: decay of the averaged weights; None keeps none.
+        precision: of the forward pass.
+        seed: of the clock.
+        world: this process among the others.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Scheduler | None,
+        *,
+        clip_norm: float | None,
+        ema_decay: float | None,
+        precision: Precision,
+        seed: int,
+        world: World,
+    ) -> None:
+        self.model = model.to(world.device)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self._loss, self._clip_norm, self._seed, self._world = loss, clip_norm, seed, world
+        self._precision = resolve_precision(precision, world.device)
+        self._scaler = grad_scaler(world.device, self._precision)
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._parallel: DistributedDataParallel | None = None
+        if world.size > 1:
+            self._parallel = DistributedDataParallel(
+                self.model, device_ids=[world.device] if world.device.type == "cuda" else None
+            )
+        # Copied after the wrapper has made the processes' weights equal.
+        self._ema = None if ema_decay is None else ModelEmaV3(self.model, decay=ema_decay)
+        optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def averaged_model(self) -> nn.Module | None:
+        """The model with averaged weights, if they are kept."""
+        return None if self._ema is None else self._ema.module
+
+    @property
+    def lr(self) -> float:
+        """The learning rate now: the largest of the parameter groups'."""
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
+
+    def __call__(self, group: Sequence[tuple[Any, ...]], epoch: int, step: int, meter: LossMeter) -> None:
+        """Make update number `step` (from 0) from the batches of `group`, each weighted by its samples."""
+        samples = sum(len(batch[0]) for batch in group)
+        for place, batch in enumerate(group):
+            clock = Clock(epoch, step, self._batch_seed(epoch, step, place))
+            with self._gradients_stay_here() if place < len(group) - 1 else nullcontext():
+                loss = self._backward(batch, clock, len(batch[0]) / samples)
+            meter.add(step + 1, loss, batch[0])
+        self._step()
+        if self.scheduler is not None:
+            self.scheduler.step_update(step + 1)
+        if self._ema is not None:
+            self._ema.update(self.model)
+
+    def require_finite_weights(self, step: int) -> None:
+        """Refuse to save weights that an infinite gradient spoiled before any loss showed it.
+
+        Raises:
+            JobError: a weight is NaN or infinite.
+        """
+        if not torch.nn.utils.get_total_norm([parameter.detach() for parameter in self._parameters]).isfinite():
+            raise JobError(
+                f"the weights are not finite after step {step}; earlier checkpoints are kept;"
+                " try a lower learning rate or gradient clipping"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that an update changes, for a checkpoint."""
+        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self._scaler}
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self._ema is None else self._ema.module.state_dict(),
+            **{name: None if part is None else part.state_dict() for name, part in parts.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`.
+
+        Raises:
+            RuntimeError, ValueError: it is the state of another model or optimiser.
+        """
+        parts = {"ema": self.averaged_model, "scheduler": self.scheduler, "scaler": self._scaler}
+        for name, part in parts.items():
+            if (part is None) != (state[name] is None):
+                raise ValueError(f"one has {name} state, the other has not")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, part in parts.items():
+            if part is not None:
+                part.load_state_dict(state[name])
+
+    def _batch_seed(self, epoch: int, step: int, place: int) -> int:
+        return sample_seed(sample_seed(self._seed, self._world.rank, place), epoch, step)
+
+    def _gradients_stay_here(self) -> AbstractContextManager[None]:
+        """Until the update's last batch, gradients are added up in each process and not exchanged."""
+        return self._parallel.no_sync() if self._parallel is not None else nullcontext()
+
+    def _backward(self, batch: tuple[Any, ...], clock: Clock, share: float) -> Tensor:
+        """Add `share` of the batch's gradient; the batch's loss, detached and left on its device."""
+        indices, *rest = batch
+        model = self._parallel if self._parallel is not None else self.model
+        with autocast(self._world.device, self._precision):
+            losses = self._loss(model, (indices, *_moved(rest, self._world.device)), clock)
+        if isinstance(losses, Tensor):
+            return self._backward_one(losses, share)
+        total: Tensor | None = None
+        while True:
+            with autocast(self._world.device, self._precision):
+                loss = next(losses, None)
+            if loss is None:
+                break
+            value = self._backward_one(loss, share)
+            total = value if total is None else total + value
+            del loss  # its graph goes before the next is built
+        if total is None:
+            raise ValueError("the loss function yielded no loss")
+        return total
+
+    def _backward_one(self, loss: Tensor, share: float) -> Tensor:
+        scaled = loss if share == 1 else loss * share
+        (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _step(self) -> None:
+        if self._clip_norm is not None:
+            if self._scaler is not None:
+                self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+        if self._scaler is not None:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """`value` with every tensor in it (in tuples, lists, dicts, or anything with a `to`) on `device`."""
+    if hasattr(value, "to"):
+        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_moved(item, device) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(item, device) for item in value)
+    return value
