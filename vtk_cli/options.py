@@ -23,6 +23,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -290,7 +291,7 @@ def _parameter(field: dataclasses.Field[Any], info: OptionInfo, hint: Any) -> in
     else:
         marker = typer.Option(*_declarations(field.name, info, hint), **shared)
     default = list(field.default) if isinstance(field.default, tuple) else field.default
-    annotation: Any = Annotated[_list_type(hint), marker]  # type: ignore[valid-type]
+    annotation: Any = Annotated[_list_type(hint), marker]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -328,7 +329,7 @@ def _check_range(flag: str, info: OptionInfo, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
+    if isinstance(value, (Path, Enum)):
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]

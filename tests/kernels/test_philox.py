@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+
 from vtk_kernels import philox4x32, uniform
 
 

@@ -1,0 +1,266 @@
+"""`vtk similarity`: the face of the command. Options in, result out; the story is in `job.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from vtk_cli.console import Console
+from vtk_cli.errors import ExitCode, UserError
+from vtk_cli.models.names import ALIASES
+from vtk_cli.options import RunOptions, add_command, fraction, new_app, option
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # arXiv 2210.11407: PGD on 5,000 images of ImageNet's validation set, each network with its own crop.
+    "paper": {
+        "images": 5000,
+        "eps": "8/255",
+        "steps": 50,
+        "step_size": "0.1eps",
+        "protocol": "paper",
+        "batch_size": 32,
+    },
+    "standard": {"images": 2000, "eps": "8/255", "steps": 20, "step_size": "2/255", "batch_size": 32},
+    "digits": {"eps": "32/255", "steps": 10, "step_size": "6/255", "batch_size": 64},
+}
+_RELATIVE_STEP = re.compile(r"(.+)eps")
+
+
+class Measure(StrEnum):
+    """Similarities that can stand beside SAT."""
+
+    AGREEMENT = "agreement"
+    ERROR_CONSISTENCY = "error-consistency"
+    JENSEN_SHANNON = "jsd"
+    GRADIENT_COSINE = "grad-cos"
+    CKA = "cka"
+    DECISION_BOUNDARY = "dbs"
+    ALL = "all"
+
+
+def _complete_alias(incomplete: str) -> list[str]:
+    return [alias for alias in ALIASES if alias.startswith(incomplete)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(RunOptions):
+    """Which networks, and with which weights."""
+
+    networks: tuple[str, ...] = option(
+        (),
+        "Two or more: an alias (vit_b), a timm name, NAME=FILE, hub:ORG/NAME, tv:NAME, py:MODULE:FACTORY, @paper69;"
+        " NAME@SEED is NAME trained here from that seed.",
+        positional=True,
+        metavar="NETWORK",
+        complete=_complete_alias,
+    )
+    list: Path | None = option(None, "A file with more networks, one a line.", panel="Networks", metavar="FILE")
+    weights: Literal["auto", "pretrained", "digits"] = option(
+        "auto",
+        "Published weights, or weights trained here on digits; auto: published ones with --data.",
+        panel="Networks",
+    )
+    quick: bool = option(
+        False, "Small stand-ins in place of the real ResNets and ViTs, trained on digits.", panel="Networks"
+    )
+    reference: bool = option(
+        False, "Also train each network from another seed, as a yardstick for its scores.", panel="Networks"
+    )
+    offline: bool = option(False, "Do not try to fetch weights.", panel="Networks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(RunOptions):
+    """Which images, and how networks see them."""
+
+    data: str = option(
+        "digits",
+        "A folder of images (ImageFolder, ImageNet-val with val.txt, WordNet-id folders), or digits.",
+        panel="Images",
+        metavar="DIR",
+    )
+    labels: Literal["folders", "agree"] = option(
+        "folders", "True classes from folders, or the class on which all networks agree.", panel="Images"
+    )
+    class_map: Path | None = option(
+        None, "JSON {folder: class index}, when folders are not in the order of the head.", panel="Images"
+    )
+    images: int | None = option(
+        None, "At most so many images, the same number a class.", panel="Images", metavar="N", minimum=1
+    )
+    protocol: Literal["canonical", "paper"] = option(
+        "canonical", "One crop for all networks, or each network its own.", panel="Images"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions(RunOptions):
+    """How images are attacked and scored."""
+
+    preset: Literal["paper", "standard", "digits"] | None = option(
+        None, "Defaults for images and attack [default: digits, or standard with --data].", panel="Attack"
+    )
+    attack: Literal["pgd", "pgd-margin", "apgd", "mifgsm", "fgsm"] = option("pgd", "The attack.", panel="Attack")
+    eps: float = option(
+        fraction("32/255"),
+        "Largest change of a pixel, of a range of 1.",
+        panel="Attack",
+        above=0,
+        maximum=1,
+        parse=fraction,
+        advice="give a fraction of the pixel range in (0, 1]; did you mean 8/255?",
+        metavar="X",
+    )
+    steps: int = option(10, "Gradient steps.", panel="Attack", minimum=1)
+    step_size: str = option("6/255", "Length of a step: 2/255, 0.01 or 0.1eps.", panel="Attack", metavar="X")
+    random_start: bool = option(True, "Start at a random point of the ball.", panel="Attack")
+    attack_precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the attack.", panel="Attack")
+    precision: Literal["fp32", "bf16"] = option("fp32", "Arithmetic of the scoring.", panel="Attack")
+    batch_size: int = option(64, "Images at a time.", panel="Attack", minimum=1)
+
+    @property
+    def step(self) -> float:
+        """The step in pixel units.
+
+        Raises:
+            UserError: `step_size` is not a positive number.
+        """
+        relative = _RELATIVE_STEP.fullmatch(self.step_size.strip())
+        try:
+            step = fraction(relative[1]) * self.eps if relative else fraction(self.step_size)
+        except ValueError:
+            step = 0.0
+        if not 0 < step <= 2:
+            raise UserError(
+                f"{self.step_size!r} is no step", "--step-size", "give a positive number: 2/255, 0.01 or 0.1eps"
+            )
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisOptions(RunOptions):
+    """What is made of the scores."""
+
+    import_matrix: Path | None = option(
+        None, "Analyse a published matrix (CSV, the layout of sat.csv) in place of networks.", panel="Analysis"
+    )
+    adjust: Literal["none", "center"] = option(
+        "none", "center: cluster and draw scores with each network's own level taken out.", panel="Analysis"
+    )
+    clusters: int | None = option(
+        None, "Spectral clusters [default: N/2, at most 10].", panel="Analysis", metavar="K", minimum=2
+    )
+    affinity: Literal["sat", "exp"] = option("sat", "Cluster by max(SAT, 0), or by transfer.", panel="Analysis")
+    measure: tuple[Measure, ...] = option(
+        (), "Other similarities beside SAT, and how they rank with it; may be repeated.", panel="Analysis"
+    )
+    importance: bool = option(False, "Which architecture features explain the scores.", panel="Analysis")
+    features: Path | None = option(
+        None, "CSV of architecture features, over those read off the networks.", panel="Analysis", metavar="FILE"
+    )
+    ensembles: bool = option(False, "Error reduction of ensembles against their members' SAT.", panel="Analysis")
+    pick_ensemble: int | None = option(
+        None, "Pick K accurate and unlike networks, and measure them.", panel="Analysis", metavar="K", minimum=2
+    )
+    suggest_teacher: str | None = option(
+        None, "Rank the other networks as teachers of this one.", panel="Analysis", metavar="NETWORK"
+    )
+    floor: float = option(
+        0.1, "The transfer, in percent, below which a pair scores as this much.", panel="Analysis", above=0, maximum=100
+    )
+    resamples: int = option(1000, "Bootstrap resamples of the intervals.", panel="Analysis", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(RunOptions):
+    """How the work is spread and kept."""
+
+    store: Path | None = option(
+        None, "Where finished rows are kept [default: the user's cache].", panel="Scale", metavar="DIR"
+    )
+    cache_adv: Literal["auto", "yes", "no"] = option(
+        "auto", "Keep attacked images, so that a new network costs one attack; auto: if there is room.", panel="Scale"
+    )
+    shard: str | None = option(
+        None, "Compute rows I, I+COUNT, ... only (I/COUNT), or queue: whatever nobody works on.", panel="Scale"
+    )
+    merge: bool = option(False, "Assemble rows that shards have computed; compute none.", panel="Scale")
+    devices: str | None = option(
+        None, "One process a device, e.g. 0,1,2,3 (CUDA) or cpu,cpu.", panel="Scale", metavar="D,D,..."
+    )
+
+    @property
+    def shard_numbers(self) -> tuple[int, int] | None:
+        """(index, count) of `--shard I/COUNT`; None for `queue` and without a shard.
+
+        Raises:
+            UserError: it is neither.
+        """
+        if self.shard in {None, "queue"}:
+            return None
+        index, _, count = str(self.shard).partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            raise UserError(f"{self.shard!r} is no shard", "--shard", "give I/COUNT with I from 0 to COUNT-1, or queue")
+        return int(index), int(count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOptions, ScaleOptions):
+    """All options of `vtk similarity`."""
+
+    recipe_option: ClassVar[str] = "preset"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+
+    @classmethod
+    def default_recipe(cls, given: Mapping[str, Any]) -> str:
+        """`standard` with the user's own images, else `digits`."""
+        return "standard" if given.get("data", "digits") != "digits" else "digits"
+
+    @property
+    def on_digits(self) -> bool:
+        """Whether the images are the embedded digits."""
+        return self.data == "digits"
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        _ = self.step, self.shard_numbers
+        if self.on_digits and self.weights == "pretrained":
+            raise UserError("published weights do not tell digits apart", "--weights pretrained", "give --data DIR")
+        if not self.on_digits and (self.quick or self.weights == "digits"):
+            flag = "--quick" if self.quick else "--weights digits"
+            raise UserError("networks trained on digits cannot classify other images", flag, "leave out --data")
+        if self.shard and (self.merge or self.devices):
+            raise UserError("a shard neither merges nor starts processes", "--shard", "leave out --merge and --devices")
+        if self.importance and self.import_matrix and not self.features:
+            raise UserError("the features of imported networks are not known", "--importance", "give --features FILE")
+
+
+def run(options: SimilarityOptions, console: Console) -> ExitCode | None:
+    """How alike networks are: do adversarial images made for one fool the other?
+
+    SAT(A, B) is the logarithm of how many percent of the images that both classify correctly are misclassified by the
+    other network once they were attacked against one (arXiv 2210.11407): ln 100 = 4.61 for a network with itself,
+    lower for networks that see differently.
+
+    Without --data the real networks are trained here on the embedded digits, once, and cached.
+    """
+    from vtk_cli.similarity import job
+
+    if options.import_matrix is not None:
+        return job.analyse_matrix(options, console)
+    return job.compare(options, console)
+
+
+app = new_app()
+add_command(
+    app,
+    SimilarityOptions,
+    run,
+    name="similarity",
+    epilog="Examples:  vtk similarity resnet50 vit_b   ·   vtk similarity resnet18 resnet50 vit_s --quick --json   ·  "
+    " vtk similarity --list nets.txt --data imagenet/val --preset paper --measure cka",
+)

@@ -1,0 +1,249 @@
+"""The story of `vtk similarity`, top to bottom.
+
+Names become networks (published, or trained here on digits); every network answers every image, clean and under random
+noise; each network is attacked once and every network answers the attacked images (a row); the rows become scores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import tomli_w
+import torch
+
+from vtk_cli.console import Console
+from vtk_cli.engine.devices import resolve_device
+from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.signals import stop_requests
+from vtk_cli.errors import ExitCode, JobError, UserError
+from vtk_cli.files import cache_folder
+from vtk_cli.models.names import NetworkName, read_network_list
+from vtk_cli.options import flag_name, option_fields
+from vtk_cli.similarity import analysis, outcome
+from vtk_cli.similarity.attack import Attack
+from vtk_cli.similarity.command import (
+    AnalysisOptions,
+    ScaleOptions,
+    SimilarityOptions,
+)
+from vtk_cli.similarity.digits_networks import is_trained
+from vtk_cli.similarity.images import ImageSet, digits_images, folder_images
+from vtk_cli.similarity.matrix_file import read_matrix_csv
+from vtk_cli.similarity.members import Member, Pool, digits_member, parse_members, planned_digits_network, zoo_member
+from vtk_cli.similarity.passes import Comparison, Passes, Settings
+from vtk_cli.similarity.rows import Rows
+from vtk_cli.similarity.store import Store
+
+Named = tuple[NetworkName, int]
+"""A network and the seed it is trained from, if it is trained here."""
+
+_MAY_CHANGE = {"networks", "list", "reference", "offline", "device", "batch-size"} | {
+    flag_name(field)
+    for group in (AnalysisOptions, ScaleOptions)
+    for field in set(option_fields(group)) - {"seed", "out"}
+}
+"""Options that may differ from an earlier run in the same folder: what was computed then is still true."""
+
+
+def compare(options: SimilarityOptions, console: Console) -> ExitCode:
+    """Compare networks: the whole command, a shard of it, or its plan."""
+    named = _names(options)
+    device = resolve_device(options.device)
+    if options.dry_run:
+        outcome.show_plan(_plan(options, named), console)
+        return ExitCode.DONE
+    if options.shard:
+        return _work_on_shard(options, named, device, console)
+    if options.devices:
+        _work_on_devices(options, console)
+    title = "-".join(name.label for name, _ in named[:3]) + (f"-and-{len(named) - 3}-more" if len(named) > 3 else "")
+    with (
+        RunFolder.open(
+            "similarity",
+            title,
+            config=options.as_config(),
+            out=options.out,
+            console=console,
+            seed=options.seed,
+            device=str(device),
+            may_change=_MAY_CHANGE,
+        ) as run,
+        stop_requests() as stop,
+    ):
+
+        def check() -> None:
+            stop.raise_if_requested("finished rows")
+
+        rows = _prepare(options, named, device, console, check)
+        if options.merge:
+            _require_finished(rows)
+        result = outcome.assess(rows, eps_s=options.floor, resamples=options.resamples, seed=options.seed)
+        sections = analysis.sections(result, rows, options)
+        outcome.publish(result, sections, rows, options, run, console)
+    return ExitCode.DONE
+
+
+def analyse_matrix(options: SimilarityOptions, console: Console) -> ExitCode:
+    """Analyse a matrix that was published or computed before; no network is touched."""
+    source = Path(str(options.import_matrix))
+    names, score = read_matrix_csv(source)
+    with RunFolder.open(
+        "similarity",
+        source.stem,
+        config=options.as_config(),
+        out=options.out,
+        console=console,
+        seed=options.seed,
+        device="none",
+        may_change=_MAY_CHANGE,
+    ) as run:
+        sections = analysis.matrix_sections(names, score, options)
+        outcome.publish_matrix(names, score, source, sections, run, console)
+    return ExitCode.DONE
+
+
+def _names(options: SimilarityOptions) -> list[Named]:
+    listed = [name.spec for name in read_network_list(options.list)] if options.list else []
+    named = [
+        (name, options.seed if seed is None else seed) for name, seed in parse_members([*options.networks, *listed])
+    ]
+    if not options.reference:
+        return named
+    other = options.seed + 1
+    again = [
+        (dataclasses.replace(name, label=f"{name.label}@{other}"), other)
+        for name, seed in named
+        if name.kind == "timm" and seed != other
+    ]
+    return named + [pair for pair in again if pair[0].label not in {name.label for name, _ in named}]
+
+
+def _prepare(
+    options: SimilarityOptions, named: list[Named], device: torch.device, console: Console, check: Callable[[], None]
+) -> Rows:
+    """Load or train the networks, open the images, settle the labels."""
+    images = _images(options, console)
+    members = [_member(options, name, seed, device, console) for name, seed in named]
+    settings = Settings(
+        attack=Attack(
+            options.attack, options.eps, options.steps, options.step, options.random_start, seed=options.seed
+        ),
+        batch_size=options.batch_size,
+        attack_precision=options.attack_precision,
+        precision=options.precision,
+        protocol=options.protocol,
+        keep_images=options.cache_adv,
+    )
+    passes = Passes(Pool(members, device), _store(options), settings, device, console, check)
+    comparison = passes.compare(members, images)
+    _require_sense(comparison)
+    return Rows(passes, comparison)
+
+
+def _store(options: SimilarityOptions) -> Store:
+    return Store(options.store or cache_folder() / "similarity")
+
+
+def _images(options: SimilarityOptions, console: Console) -> ImageSet:
+    if options.on_digits:
+        return digits_images(options.images)
+    return folder_images(
+        Path(options.data),
+        labels=options.labels,
+        class_map=options.class_map,
+        limit=options.images,
+        seed=options.seed,
+        console=console,
+    )
+
+
+def _member(options: SimilarityOptions, name: NetworkName, seed: int, device: torch.device, console: Console) -> Member:
+    if options.on_digits:
+        return digits_member(name, seed, quick=options.quick, device=device, console=console)
+    return zoo_member(name, weights=options.weights, offline=options.offline, device=device)
+
+
+def _require_sense(comparison: Comparison) -> None:
+    """Stop where the labels cannot be those of the networks.
+
+    Raises:
+        UserError: nothing is classified correctly, or hardly more than by chance.
+    """
+    accuracy, classes = comparison.correct.mean(axis=1), comparison.logits.shape[2]
+    fix = "check the order of the classes (--class-map FILE.json) and the weights"
+    if not accuracy.any():
+        names = " and ".join(comparison.names) if len(accuracy) == 2 else f"all {len(accuracy)} networks"
+        raise UserError(f"{names} classify nothing correctly, so no SAT can be computed", comparison.images.name, fix)
+    needed = min(5.0, 1.0 + 0.2 * (classes - 1)) / classes  # five times chance, less where classes are few
+    for name, reached in zip(comparison.names, accuracy, strict=True):
+        if reached < needed and comparison.images.labels is not None:
+            raise UserError(
+                f"{name} is right on {100 * reached:.1f} % of the images, chance is {100 / classes:.1f} %:"
+                " the labels do not match its head",
+                comparison.images.name,
+                fix,
+            )
+
+
+def _work_on_shard(options: SimilarityOptions, named: list[Named], device: torch.device, console: Console) -> ExitCode:
+    """Compute some rows into the store; any number of such processes may run at once."""
+    with stop_requests() as stop:
+        rows = _prepare(options, named, device, console, lambda: stop.raise_if_requested("finished rows"))
+        index, count = options.shard_numbers or (0, 1)
+        mine = range(index, len(named), count)
+        for source in mine:
+            busy = contextlib.suppress(UserError) if options.shard == "queue" else contextlib.nullcontext()
+            with busy:
+                rows.row(source, wait=options.shard != "queue")
+    finished = [rows.comparison.names[source] for source in mine if rows.is_finished(source)]
+    console.text(f"shard {options.shard}: {len(finished)} rows are finished; assemble them with --merge")
+    console.emit({"shard": options.shard, "finished": finished, "attacks": rows.work.attacks})
+    return ExitCode.DONE
+
+
+def _work_on_devices(options: SimilarityOptions, console: Console) -> None:
+    """Start this command once a device, each taking rows that no other process works on, and wait for all."""
+    devices = [f"cuda:{name}" if name.isdecimal() else name for name in str(options.devices).split(",")]
+    for device in devices:
+        resolve_device(device)
+    settings = options.as_config() | {"shard": "queue"}
+    for ours in ("devices", "device", "out"):
+        settings.pop(ours, None)
+    with tempfile.NamedTemporaryFile("wb", suffix=".toml") as config:
+        tomli_w.dump(settings, config)
+        config.flush()
+        command = [sys.executable, "-m", "vtk_cli", "similarity", "--config", config.name, "--quiet"]
+        workers = [subprocess.Popen([*command, "--device", device], stdout=subprocess.DEVNULL) for device in devices]
+        console.note(f"{len(workers)} processes at work on {', '.join(devices)}")
+        failed = [device for device, worker in zip(devices, workers, strict=True) if worker.wait() != 0]
+    if failed:
+        raise JobError(f"the process on {failed[0]} failed; finished rows are kept: run the same command again")
+
+
+def _require_finished(rows: Rows) -> None:
+    names = rows.comparison.names
+    missing = [name for source, name in enumerate(names) if not rows.is_finished(source)]
+    if missing:
+        listed = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        raise UserError(
+            f"{len(missing)} of {len(names)} rows are missing: {listed}", "--merge", "run their shards first"
+        )
+
+
+def _plan(options: SimilarityOptions, named: list[Named]) -> outcome.Plan:
+    """What would be done, with nothing trained, fetched or written."""
+    networks = []
+    for name, seed in named:
+        weights = "published" if not options.on_digits else "file"
+        if options.on_digits and name.kind != "file":
+            trained = is_trained(planned_digits_network(name, seed, quick=options.quick))
+            weights = "trained here on digits, " + ("cached" if trained else "to be trained")
+        networks.append((name.label, name.tagged, weights))
+    images = len(_images(options, Console(quiet=True)))
+    return outcome.Plan(networks, options.data, images, options, _store(options).folder)

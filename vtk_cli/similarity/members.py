@@ -1,0 +1,223 @@
+"""The networks of a comparison: from the names a user types to functions of pixels.
+
+A member comes with published or given weights (through the zoo), or trained here on the embedded digits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vtk_cli.console import Console
+from vtk_cli.errors import UserError
+from vtk_cli.files import content_key
+from vtk_cli.models.names import NetworkName, distinct_labels, file_metadata, parse_networks
+from vtk_cli.models.zoo import Network, PixelConfig, create_network
+from vtk_cli.similarity import digits_networks
+from vtk_cli.similarity.digits_networks import DigitsNetwork
+from vtk_cli.similarity.networks import PixelModel
+
+_WITH_SEED = re.compile(r"(.+)@(\d+)")
+_RESIDENT_SHARE = 0.5
+"""How much of the memory loaded networks may take."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a comparison.
+
+    Args:
+        label: its name in results, different from every other member's.
+        name: what the user's words mean.
+        origin: where its weights come from, in words.
+        weights_sha256: of its weights.
+        size: side of its input, in pixels.
+        mean, std: its normalisation, in [0, 1] pixel units.
+        crop, interpolation: its own evaluation crop (`--protocol paper`).
+        classes: how many classes it tells apart.
+        parameters: how many weights it has.
+        load: makes the function of pixels, on the device of the comparison.
+    """
+
+    label: str
+    name: NetworkName
+    origin: str
+    weights_sha256: str
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float
+    interpolation: str
+    classes: int
+    parameters: int
+    load: Callable[[], PixelModel]
+
+    @property
+    def key(self) -> str:
+        """A key of what the network computes: its weights and what is done to pixels before them."""
+        architecture = f"{self.name.name}{self.name.factory}"
+        return content_key([architecture, self.weights_sha256, self.size, self.mean, self.std, self.interpolation])
+
+
+class Pool:
+    """Hands out loaded networks; keeps the last used in memory as far as there is room.
+
+    Args:
+        members: the networks of the comparison.
+        device: where they are loaded.
+    """
+
+    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
+        self.largest = max(member.size for member in members)
+        self._room = _RESIDENT_SHARE * _memory(device)
+        self._loaded: OrderedDict[str, tuple[PixelModel, int]] = OrderedDict()
+
+    def network(self, member: Member) -> PixelModel:
+        """The function of pixels of `member`, loaded if it is not in memory."""
+        if member.key not in self._loaded:
+            size = 4 * member.parameters
+            while self._loaded and size + sum(held for _, held in self._loaded.values()) > self._room:
+                self._loaded.popitem(last=False)
+            self._loaded[member.key] = (member.load(), size)
+        self._loaded.move_to_end(member.key)
+        return self._loaded[member.key][0]
+
+
+def parse_members(specs: Sequence[str]) -> list[tuple[NetworkName, int | None]]:
+    """Names with their training seeds: `resnet50@1` is resnet50 trained here from seed 1; None without `@`.
+
+    Two members may be the same network (its similarity with itself is a check), but one member is no comparison.
+
+    Raises:
+        UserError: an unknown name, or fewer than two.
+    """
+    parsed: list[tuple[NetworkName, int | None]] = []
+    for spec in specs:
+        match = _WITH_SEED.fullmatch(spec)
+        plain, seed = (match[1], int(match[2])) if match else (spec, None)
+        parsed += [
+            (replace(name, label=f"{name.label}@{seed}") if match else name, seed) for name in parse_networks([plain])
+        ]
+    if len(parsed) < 2:
+        given = f"only {parsed[0][0].spec} was given" if parsed else "no network was given"
+        raise UserError(given, fix="a similarity is between two networks: vtk similarity resnet50 vit_b")
+    labels = distinct_labels([name for name, _ in parsed])
+    return [(replace(name, label=label), seed) for (name, seed), label in zip(parsed, labels, strict=True)]
+
+
+def planned_digits_network(name: NetworkName, seed: int, *, quick: bool) -> DigitsNetwork:
+    """What would be trained on the digits for `name`.
+
+    Raises:
+        UserError: only timm architectures are trained here.
+    """
+    if name.kind != "timm":
+        raise UserError(
+            f"only timm architectures are trained here, not {name.spec}", fix="give a weight file: NAME=FILE"
+        )
+    make = digits_networks.stand_in if quick else digits_networks.full_size
+    return make(name.label, name.name, seed)
+
+
+def digits_member(name: NetworkName, seed: int, *, quick: bool, device: torch.device, console: Console) -> Member:
+    """A member trained here on the digits, or with the weights of a file for the digits.
+
+    Raises:
+        UserError: the architecture cannot be trained here, or the file does not fit it.
+        JobError, Preempted: from the training.
+    """
+    if name.kind == "file":
+        return _file_member_for_digits(name, device)
+    network = planned_digits_network(name, seed, quick=quick)
+    result = digits_networks.trained(network, device, console)
+    kept = [result.model]  # handed out once, so that a large network is not read twice from disk
+
+    def load_trained() -> PixelModel:
+        return kept.pop() if kept else digits_networks.trained(network, device, console).model
+
+    scale = "stand-in, " if quick else ""
+    return Member(
+        label=name.label,
+        name=name,
+        origin=f"{scale}trained here on digits (seed {seed})",
+        weights_sha256=result.weights_sha256,
+        size=digits_networks.PIXELS.input_size,
+        mean=digits_networks.PIXELS.mean,
+        std=digits_networks.PIXELS.std,
+        crop=digits_networks.PIXELS.crop_pct,
+        interpolation=digits_networks.PIXELS.interpolation,
+        classes=digits_networks.CLASSES,
+        parameters=result.parameters,
+        load=load_trained,
+    )
+
+
+def zoo_member(
+    name: NetworkName,
+    *,
+    weights: str,
+    offline: bool,
+    device: torch.device,
+    pixels: PixelConfig | None = None,
+    **model_args: Any,
+) -> Member:
+    """A member with published weights or those of a file.
+
+    Args:
+        name: what to load.
+        weights: `auto` or `pretrained`.
+        offline: whether to look on this machine only.
+        device: where the function of pixels runs.
+        pixels: preprocessing in place of the one that comes with the weights.
+        model_args: for the network's constructor.
+
+    Raises:
+        UserError: there are no such weights here and none can be fetched, or they do not fit.
+    """
+
+    def load() -> PixelModel:
+        return _pixel_model(create_network(name, weights=weights, offline=offline, **model_args), pixels, device)
+
+    network = create_network(name, weights=weights, offline=offline, **model_args)
+    config = pixels or network.config
+    return Member(
+        label=name.label,
+        name=name,
+        origin=network.weights_source,
+        weights_sha256=network.weights_sha256,
+        size=config.input_size,
+        mean=config.mean,
+        std=config.std,
+        crop=config.crop_pct,
+        interpolation=config.interpolation,
+        classes=network.num_classes,
+        parameters=sum(parameter.numel() for parameter in network.module.parameters()),
+        load=load,
+    )
+
+
+def _pixel_model(network: Network, pixels: PixelConfig | None, device: torch.device) -> PixelModel:
+    config = pixels or network.config
+    model = PixelModel(network.module, config.input_size, config.mean, config.std, config.interpolation)
+    return model.eval().to(device)
+
+
+def _file_member_for_digits(name: NetworkName, device: torch.device) -> Member:
+    """A weight file for digits; one that does not describe its preprocessing is taken to have that of our training."""
+    if "pixels" in file_metadata(Path(str(name.path))):
+        return zoo_member(name, weights="auto", offline=True, device=device)
+    model_args = digits_networks.full_size(name.label, name.name, seed=0).model_args
+    return zoo_member(name, weights="auto", offline=True, device=device, pixels=digits_networks.PIXELS, **model_args)
+
+
+def _memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

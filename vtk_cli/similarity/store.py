@@ -1,0 +1,93 @@
+"""What has been computed is kept: one file a row, keyed by everything that shaped it.
+
+    clean/KEY.npz         logits of a network on the images
+    noise/KEY.npz         its predictions under random noise
+    rows/KEY.npz          for the images attacked against one network: which other networks they fool, one bit an image
+    adversarial/KEY.npy   those images, if there is room
+
+Any file may be deleted: it is made again. Files are written whole and rows are locked, so any number of processes may
+work on one store, in any order, and be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtk_cli.files import atomic_path, lock
+
+Bits = NDArray[np.bool_]
+
+_ROOM = 4
+"""Adversarial images are kept while the disk has this many times their size free."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of finished work.
+
+    Args:
+        folder: where; made when first written to.
+    """
+
+    folder: Path
+
+    def arrays(self, kind: str, key: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays stored under (`kind`, `key`); None where there are none or the file is torn."""
+        path = self.folder / kind / f"{key}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            path.unlink(missing_ok=True)
+            return None
+
+    def save_arrays(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Store `arrays` under (`kind`, `key`), whole or not at all."""
+        with atomic_path(self.folder / kind / f"{key}.npz") as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **dict(arrays))
+
+    def row(self, key: str, images: int) -> dict[str, Bits]:
+        """Target key -> (images,) bits of a row; empty where nothing is stored."""
+        packed = self.arrays("rows", key) or {}
+        return {target: np.unpackbits(bits, count=images).astype(np.bool_) for target, bits in packed.items()}
+
+    def save_row(self, key: str, row: Mapping[str, Bits]) -> None:
+        """Store a row: target key -> (images,) bits."""
+        self.save_arrays("rows", key, {target: np.packbits(bits) for target, bits in row.items()})
+
+    def images(self, key: str) -> NDArray[np.uint8] | None:
+        """Stored adversarial images, mapped from disk; None where there are none or the file is torn."""
+        path = self.folder / "adversarial" / f"{key}.npy"
+        try:
+            stored: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, ValueError):
+            path.unlink(missing_ok=True)
+            return None
+        return stored
+
+    def save_images(self, key: str, images: NDArray[np.uint8]) -> None:
+        """Store adversarial images (n, 3, H, W)."""
+        with atomic_path(self.folder / "adversarial" / f"{key}.npy") as temporary, temporary.open("wb") as stream:
+            np.save(stream, images, allow_pickle=False)
+
+    def has_room(self, size: int) -> bool:
+        """Whether the disk would still be mostly free after `size` more bytes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self.folder).free > _ROOM * size
+
+    def working_on(self, key: str, *, wait: bool) -> AbstractContextManager[None]:
+        """Hold the row `key` against other processes; without `wait`, `UserError` if one of them has it."""
+        return lock(self.folder / "locks" / key, wait=wait, busy="another process is at work on this row")
