@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console as RichConsole
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -54,8 +53,8 @@ class Console:
     json_output: bool = False
     quiet: bool = False
     verbose: bool = False
-    _out: RichConsole = field(default_factory=lambda: RichConsole(markup=False, highlight=False))
-    _err: RichConsole = field(default_factory=lambda: RichConsole(stderr=True, markup=False, highlight=False))
+    _out: RichConsole = field(default_factory=lambda: _literal_console(stderr=False))
+    _err: RichConsole = field(default_factory=lambda: _literal_console(stderr=True))
     _log: Path | None = None
 
     def note(self, text: str) -> None:
@@ -89,12 +88,12 @@ class Console:
         """Print a table of the result on stdout; nothing with `--json`. Numbers are aligned right."""
         if self.json_output:
             return
-        shown = Table(title=escape(title) or None, title_justify="left", title_style="bold")
+        shown = Table(title=title or None, title_justify="left", title_style="bold")
         for index, name in enumerate(columns):
             numeric = all(isinstance(row[index], (int, float)) or _is_number(str(row[index])) for row in rows)
-            shown.add_column(escape(name), justify="right" if numeric and rows else "left", overflow="fold")
+            shown.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
         for row in rows:
-            shown.add_row(*(escape(str(cell)) for cell in row))
+            shown.add_row(*(str(cell) for cell in row))
         self._out.print(shown)
 
     def emit(self, summary: Mapping[str, Any]) -> None:
@@ -170,6 +169,10 @@ class _Lines:
         left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
         behind = f", {status}" if status else ""
         self._console.note(f"{self._description}: {self._done}/{self._total}, about {left:.0f} s left{behind}")
+
+
+def _literal_console(*, stderr: bool) -> RichConsole:
+    return RichConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def _is_number(text: str) -> bool:
