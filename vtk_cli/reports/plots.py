@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ INK, SOFT, FAINT = "#1f2933", "#5b6770", "#d5dade"
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6B4C9A", "#8C6D31", "#3B3B3B", "#94A3AE")
 """Okabe and Ito's colours (yellow left out: it vanishes on white), then a violet, an ochre and two greys."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", ">")
 """One a colour: no two groups differ by colour alone."""
 
 DOTS_PER_INCH = 160
@@ -96,16 +97,20 @@ def write_titles(axes: Axes, title: str, subtitle: str = "", above: float = 0.12
 
 
 def group_styles(groups: Sequence[str]) -> Mapping[str, tuple[str, str]]:
-    """A (colour, marker) for each different group, in order of appearance.
+    """A (colour, marker) for each different group, in order of their names (numbers as numbers: 9 before 10).
 
     From the eleventh on the colours come again with other markers, so up to 100 groups stay apart.
     """
-    known = list(dict.fromkeys(groups))
+    known = sorted(set(groups), key=_natural)
     count = len(PALETTE)
     return {
         group: (PALETTE[index % count], MARKERS[(index + index // count) % len(MARKERS)])
         for index, group in enumerate(known)
     }
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def save(figure: Figure, path: Path) -> Picture:
