@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision import models
@@ -83,7 +82,7 @@ def torchvision_network(
         # Some constructors (GoogLeNet, Inception) treat the input otherwise when they are handed published weights.
         module = models.get_model(architecture, weights=entry, **arguments)
     else:
-        classes = _torchvision_classes(architecture, weights, arguments) or num_classes
+        classes = (head_classes(weights.state) if weights else None) or num_classes
         if classes is not None:
             arguments["num_classes"] = classes
         module = models.get_model(architecture, weights=None, **arguments)
@@ -124,8 +123,8 @@ def class_count(module: nn.Module) -> int:
     said = getattr(module, "num_classes", None)
     if isinstance(said, int):
         return said
-    last = _last_layer(module)
-    return last[1].shape[0] if last else 0
+    layers = [part for part in module.modules() if isinstance(part, (nn.Linear, nn.Conv2d))]
+    return layers[-1].weight.shape[0] if layers else 0
 
 
 def _filled(source: str, weights: Weights, overlay: Mapping[str, Any], arguments: Mapping[str, Any]) -> nn.Module:
@@ -146,20 +145,6 @@ def _timm_heads(name: NetworkName) -> tuple[str, ...]:
     config = get_pretrained_cfg(name.tagged) if name.kind != "hub" else None
     heads = config.classifier if config else None
     return (heads,) if isinstance(heads, str) else tuple(heads or ())
-
-
-def _torchvision_classes(architecture: str, weights: Weights | None, arguments: Mapping[str, Any]) -> int | None:
-    if weights is None:
-        return None
-    with torch.device("meta"):
-        last = _last_layer(models.get_model(architecture, weights=None, **arguments))
-    return head_classes(weights.state, (last[0],) if last else ())
-
-
-def _last_layer(module: nn.Module) -> tuple[str, Tensor] | None:
-    """The name and weight of the last linear or convolutional layer."""
-    layers = [(n, m.weight) for n, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    return layers[-1] if layers else None
 
 
 def _model_args(weights: Weights | None) -> dict[str, Any]:

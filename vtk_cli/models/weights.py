@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from vtk_cli.errors import UserError
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where checkpoints hold the network, in the order they are looked for: averaged weights first, as in timm."""
-_HEADS = ("head.fc", "head", "fc", "classifier", "last_linear")
-_ROUND_TRIP = "fetch or write it anew"
+_HEAD = re.compile(r"(heads?|fc|classifier|last_linear)\.(\w+\.)*weight")
+_DAMAGED = "is damaged or cut short, or no weight file"
+_FETCH_ANEW = "fetch or write it anew"
 _UNPACKED_LIMIT = 4
 """How many times its own size a file may unpack to; `torch.save` does not compress, so an honest file is about 1."""
 _SHOWN = 3
@@ -73,17 +75,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def head_classes(state: Mapping[str, Tensor], heads: Iterable[str] = ()) -> int | None:
-    """The number of classes of the classifier in a state dict: the rows of its weight.
+    """The number of classes of the classifier in a state dict: the rows of its last weight; None where there is none.
 
     Args:
         state: a state dict.
         heads: what the network calls its classifier; the usual names are tried after these.
     """
-    for head in (*heads, *_HEADS):
-        weight = state.get(f"{head}.weight")
-        if weight is not None and weight.ndim >= 2:
-            return weight.shape[0]
-    return None
+    named = [f"{head}.weight" for head in heads]
+    usual = sorted((name for name in state if _HEAD.fullmatch(name)), key=_natural, reverse=True)
+    rows = (state[name].shape[0] for name in (*named, *usual) if name in state and state[name].ndim >= 2)
+    return next(rows, None)
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -132,7 +133,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"is not a whole safetensors file ({error})", str(path), _ROUND_TRIP) from error
+        raise UserError(f"is not a whole safetensors file ({error})", str(path), _FETCH_ANEW) from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -146,9 +147,9 @@ def _read_torch(path: Path) -> Any:
         if code:
             fix = "it was not run; ask for a safetensors file, or a state dict saved alone"
             raise UserError(f"holds code ({_first(code)}), not only weights", str(path), fix) from error
-        raise UserError("is damaged, or no weight file", str(path), _ROUND_TRIP) from error
+        raise UserError(_DAMAGED, str(path), _FETCH_ANEW) from error
     except Exception as error:  # a damaged file fails anywhere inside the unpickler
-        raise UserError("is damaged or cut short, or no weight file", str(path), _ROUND_TRIP) from error
+        raise UserError(_DAMAGED, str(path), _FETCH_ANEW) from error
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -158,7 +159,7 @@ def _refuse_bomb(path: Path) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # the old format, or damaged: the reader tells which
     if unpacked > _UNPACKED_LIMIT * path.stat().st_size:
-        raise UserError(f"unpacks to {unpacked / 2**20:.0f} MiB, many times its size", str(path), _ROUND_TRIP)
+        raise UserError(f"unpacks to {unpacked / 2**20:.0f} MiB, many times its size", str(path), _FETCH_ANEW)
 
 
 def _code_in(path: Path) -> list[str]:
@@ -184,6 +185,11 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
         raise UserError(what, str(path), f"save the state dict, alone or under {', '.join(WRAPPERS)}")
     cleaned: dict[str, Tensor] = clean_state_dict(dict(content))
     return cleaned
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """A sorting key with which `classifier.10` follows `classifier.9`."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
 
 
 def _first(names: list[str]) -> str:
