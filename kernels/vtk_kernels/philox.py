@@ -67,14 +67,9 @@ def uniform(streams: Tensor, count: int, *, seed: int, domain: int = 0) -> Tenso
     if count < 0:
         raise ValueError(f"count: expected at least 0, got {count}")
     blocks = torch.arange(-(-count // 4), device=streams.device)
-    counter = torch.stack(
-        torch.broadcast_tensors(
-            blocks[None, :],
-            (streams & _WORD)[:, None],
-            (streams >> 32 & _WORD)[:, None],
-            torch.full((1, 1), domain & _WORD, dtype=torch.int64, device=streams.device),
-        ),
-        dim=-1,
-    )
+    shape = (len(streams), len(blocks))
+    low, high = (streams & _WORD)[:, None].expand(shape), (streams >> 32 & _WORD)[:, None].expand(shape)
+    apart = blocks.new_full(shape, domain & _WORD)
+    counter = torch.stack((blocks.expand(shape), low, high, apart), dim=-1)
     words = philox4x32(counter, (seed & _WORD, seed >> 32 & _WORD)).flatten(1)[:, :count]
     return (words >> 8).to(torch.float32) * 2.0**-24

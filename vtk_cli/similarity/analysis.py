@@ -28,11 +28,7 @@ def sections(result: Result, rows: Rows, options: SimilarityOptions) -> list[Sec
         wanted = [name for name in Measure if name != Measure.ALL]
         if Measure.ALL not in options.measure:
             wanted = [name for name in wanted if name in options.measure]
-        found.append(
-            network_findings.other_measures(
-                comparison.names, wanted, rows.passes, comparison, score, options.seed
-            )
-        )
+        found.append(network_findings.other_measures(wanted, rows.passes, comparison, score, options.seed))
     if options.importance:
         found.append(network_findings.importance(score, features, options.seed))
     if options.ensembles:
@@ -64,7 +60,9 @@ def matrix_sections(names: Sequence[str], score: Floats, options: AnalysisOption
     if options.importance:
         missing = [name for name, feature in zip(names, features, strict=True) if feature is None]
         if missing:
-            raise UserError(f"no features of {missing[0]} and {len(missing) - 1} others", f"--features {options.features}")
+            raise UserError(
+                f"no features of {missing[0]} and {len(missing) - 1} others", f"--features {options.features}"
+            )
         described = [feature for feature in features if feature is not None]
         found.append(network_findings.importance(score, described, options.seed))
     return found
@@ -90,6 +88,4 @@ def _features(rows: Rows, options: SimilarityOptions) -> list[ArchitectureFeatur
     """Of every network: what `--features` says of it, else what its modules show."""
     table = read_features(options.features) if options.features else {}
     read = network_findings.network_features(rows.passes, rows.comparison)
-    return [
-        features_in(table, member.name) or seen for member, seen in zip(rows.comparison.members, read, strict=True)
-    ]
+    return [features_in(table, member.name) or seen for member, seen in zip(rows.comparison.members, read, strict=True)]

@@ -248,11 +248,9 @@ def run(options: SimilarityOptions, console: Console) -> ExitCode | None:
 
     Without --data the real networks are trained here on the embedded digits, once, and cached.
     """
-    from vtk_cli.similarity import job
+    from vtk_cli.similarity.job import analyse_matrix, compare
 
-    if options.import_matrix is not None:
-        return job.analyse_matrix(options, console)
-    return job.compare(options, console)
+    return compare(options, console) if options.import_matrix is None else analyse_matrix(options, console)
 
 
 app = new_app()

@@ -164,6 +164,12 @@ def is_trained(network: DigitsNetwork) -> bool:
     return bool(_card(_folder(network)))
 
 
+def parameter_count(network: DigitsNetwork) -> int:
+    """How many weights the network has; builds it on the meta device, which costs no memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in network.build().parameters())
+
+
 def _folder(network: DigitsNetwork) -> Path:
     return cache_folder() / "digits-networks" / network.key
 
@@ -224,9 +230,7 @@ def _train(net: nn.Module, network: DigitsNetwork, folder: Path, device: torch.d
         return F.cross_entropy(model(add_noise(images.float() / 255, sample_numbers, network.seed)), labels)
 
     updates = recipe.epochs * batches.steps_per_epoch
-    optimizer = create_optimizer_v2(
-        net, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimizer = create_optimizer_v2(net, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     scheduler = CosineLRScheduler(
         optimizer,
         t_initial=updates,

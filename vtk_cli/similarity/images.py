@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import timm.data
@@ -89,7 +90,13 @@ def digits_images(limit: int | None) -> ImageSet:
 
 
 def folder_images(
-    folder: Path, *, labels: str, class_map: Path | None, limit: int | None, seed: int, console: Console
+    folder: Path,
+    *,
+    labels: Literal["folders", "agree"],
+    class_map: Path | None,
+    limit: int | None,
+    seed: int,
+    console: Console,
 ) -> ImageSet:
     """The user's images; unreadable ones are named, skipped and counted.
 

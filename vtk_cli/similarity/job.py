@@ -25,20 +25,26 @@ from vtk_cli.errors import ExitCode, JobError, UserError
 from vtk_cli.files import cache_folder
 from vtk_cli.models.names import NetworkName, read_network_list
 from vtk_cli.options import flag_name, option_fields
-from vtk_cli.similarity import analysis, outcome
+from vtk_cli.similarity import analysis
 from vtk_cli.similarity.attack import Attack
 from vtk_cli.similarity.command import (
     AnalysisOptions,
     ScaleOptions,
     SimilarityOptions,
 )
-from vtk_cli.similarity.digits_networks import is_trained
+from vtk_cli.similarity.digits_networks import is_trained, parameter_count
+from vtk_cli.similarity.examples import example_section
 from vtk_cli.similarity.images import ImageSet, digits_images, folder_images
 from vtk_cli.similarity.matrix_file import read_matrix_csv
 from vtk_cli.similarity.members import Member, Pool, digits_member, parse_members, planned_digits_network, zoo_member
+from vtk_cli.similarity.outcome import assess, headline, result_sections
 from vtk_cli.similarity.passes import Comparison, Passes, Settings
+from vtk_cli.similarity.plan import Plan, show_plan
+from vtk_cli.similarity.publish import Report, publish
 from vtk_cli.similarity.rows import Rows
+from vtk_cli.similarity.section import plain
 from vtk_cli.similarity.store import Store
+from vtk_cli.similarity.summary import summary, write_tables
 
 Named = tuple[NetworkName, int]
 """A network and the seed it is trained from, if it is trained here."""
@@ -56,7 +62,7 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
     named = _names(options)
     device = resolve_device(options.device)
     if options.dry_run:
-        outcome.show_plan(_plan(options, named), console)
+        show_plan(_plan(options, named, device), console)
         return ExitCode.DONE
     if options.shard:
         return _work_on_shard(options, named, device, console)
@@ -83,9 +89,18 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
         rows = _prepare(options, named, device, console, check)
         if options.merge:
             _require_finished(rows)
-        result = outcome.assess(rows, eps_s=options.floor, resamples=options.resamples, seed=options.seed)
-        sections = analysis.sections(result, rows, options)
-        outcome.publish(result, sections, rows, options, run, console)
+        result = assess(rows, eps_s=options.floor, resamples=options.resamples, seed=options.seed)
+        findings = [*analysis.sections(result, rows, options), example_section(rows)]
+        about = _about(options)
+        write_tables(result, run.path)
+        report = Report(
+            headline(result),
+            about,
+            [*result_sections(result, rows.comparison.members), *findings],
+            result.warnings,
+            summary(result, findings, rows, about),
+        )
+        publish(report, run, console)
     return ExitCode.DONE
 
 
@@ -104,7 +119,9 @@ def analyse_matrix(options: SimilarityOptions, console: Console) -> ExitCode:
         may_change=_MAY_CHANGE,
     ) as run:
         sections = analysis.matrix_sections(names, score, options)
-        outcome.publish_matrix(names, score, source, sections, run, console)
+        data = {section.key: plain(section.data) for section in sections}
+        content = {"imported": str(source), "networks": list(names), "sat": plain(score), **data}
+        publish(Report(f"{len(names)} networks", f"Scores from {source}", sections, [], content), run, console)
     return ExitCode.DONE
 
 
@@ -236,14 +253,26 @@ def _require_finished(rows: Rows) -> None:
         )
 
 
-def _plan(options: SimilarityOptions, named: list[Named]) -> outcome.Plan:
-    """What would be done, with nothing trained, fetched or written."""
-    networks = []
+def _about(options: SimilarityOptions) -> str:
+    """What the numbers rest on, in a sentence."""
+    if not options.on_digits:
+        return f"Images from {options.data}, {options.preset} attack, {options.weights} weights."
+    if options.quick:
+        return (
+            "Stand-ins at digits scale (ResNet layouts at 1/4 width, ViTs of dim 192 and 4 blocks), trained here on the"
+            " embedded digits, not ImageNet weights."
+        )
+    return "The real networks at 32 x 32 pixels, trained here on the embedded digits, not ImageNet weights."
+
+
+def _plan(options: SimilarityOptions, named: list[Named], device: torch.device) -> Plan:
+    networks: list[tuple[str, str, str, float | None]] = []
     for name, seed in named:
-        weights = "published" if not options.on_digits else "file"
-        if options.on_digits and name.kind != "file":
-            trained = is_trained(planned_digits_network(name, seed, quick=options.quick))
-            weights = "trained here on digits, " + ("cached" if trained else "to be trained")
-        networks.append((name.label, name.tagged, weights))
+        if not options.on_digits or name.kind == "file":
+            networks.append((name.label, name.tagged, "a file" if name.kind == "file" else "published", None))
+            continue
+        network = planned_digits_network(name, seed, quick=options.quick)
+        weights = "trained here on digits: " + ("in the cache" if is_trained(network) else "to be trained")
+        networks.append((name.label, name.name, weights, parameter_count(network) / 1e6))
     images = len(_images(options, Console(quiet=True)))
-    return outcome.Plan(networks, options.data, images, options, _store(options).folder)
+    return Plan(networks, images, str(device), _store(options).folder, options)

@@ -10,7 +10,6 @@ import numpy as np
 
 from vtk_cli.errors import UserError
 from vtk_cli.reports.heatmap import SecondScale, draw_heatmap
-from vtk_cli.reports.plots import Picture
 from vtk_cli.reports.scatter import draw_scatter
 from vtk_cli.similarity.clusters import Clusters, dendrogram, spectral_clusters
 from vtk_cli.similarity.embedding import embed
@@ -46,7 +45,7 @@ def heat_map(names: Sequence[str], score: Floats, clusters: Clusters, title: str
     tree = dendrogram(score)
     groups = [f"cluster {label + 1}" for label in clusters.labels]
 
-    def draw(folder: Path) -> Picture:
+    def draw(folder: Path) -> Path:
         return draw_heatmap(
             folder / "heatmap",
             score,
@@ -57,7 +56,7 @@ def heat_map(names: Sequence[str], score: Floats, clusters: Clusters, title: str
             linkage=tree.linkage,
             groups=groups,
             second_scale=SecondScale("mean transfer", _TRANSFER_MARKS),
-        )
+        ).svg
 
     summary = summarise(names, score)
     rows = [
@@ -96,7 +95,7 @@ def network_map(names: Sequence[str], score: Floats, clusters: Clusters, seed: i
     """The networks on a plane, by t-SNE (MDS where there are fewer than 10)."""
     embedding = embed(score, seed)
 
-    def draw(folder: Path) -> Picture:
+    def draw(folder: Path) -> Path:
         return draw_scatter(
             folder / "tsne",
             embedding.points,
@@ -104,7 +103,7 @@ def network_map(names: Sequence[str], score: Floats, clusters: Clusters, seed: i
             groups=[f"cluster {label + 1}" for label in clusters.labels],
             title=f"Networks by similarity ({embedding.method})",
             subtitle="distance = ln 100 - SAT; only relative positions mean something",
-        )
+        ).svg
 
     data = {"method": embedding.method, "points": embedding.points}
     return Section("map", f"Map ({embedding.method})", data, draw=draw)

@@ -135,27 +135,35 @@ def digits_member(name: NetworkName, seed: int, *, quick: bool, device: torch.de
     """
     if name.kind == "file":
         return _file_member_for_digits(name, device)
-    network = planned_digits_network(name, seed, quick=quick)
+    return trained_member(name, planned_digits_network(name, seed, quick=quick), device, console)
+
+
+def trained_member(name: NetworkName, network: DigitsNetwork, device: torch.device, console: Console) -> Member:
+    """A member trained here, or found trained in the cache.
+
+    Raises:
+        JobError, Preempted: from the training.
+    """
     result = digits_networks.trained(network, device, console)
     kept = [result.model]  # handed out once, so that a large network is not read twice from disk
 
-    def load_trained() -> PixelModel:
+    def load() -> PixelModel:
         return kept.pop() if kept else digits_networks.trained(network, device, console).model
 
-    scale = "stand-in, " if quick else ""
+    pixels = digits_networks.PIXELS
     return Member(
         label=name.label,
         name=name,
-        origin=f"{scale}trained here on digits (seed {seed})",
+        origin=f"trained here on digits, seed {network.seed}",
         weights_sha256=result.weights_sha256,
-        size=digits_networks.PIXELS.input_size,
-        mean=digits_networks.PIXELS.mean,
-        std=digits_networks.PIXELS.std,
-        crop=digits_networks.PIXELS.crop_pct,
-        interpolation=digits_networks.PIXELS.interpolation,
+        size=pixels.input_size,
+        mean=pixels.mean,
+        std=pixels.std,
+        crop=pixels.crop_pct,
+        interpolation=pixels.interpolation,
         classes=digits_networks.CLASSES,
         parameters=result.parameters,
-        load=load_trained,
+        load=load,
     )
 
 

@@ -25,15 +25,14 @@ def network_features(passes: Passes, comparison: Comparison) -> list[Architectur
     ]
 
 
-def other_measures(
-    names: Sequence[str], wanted: Sequence[str], passes: Passes, comparison: Comparison, score: Floats, seed: int
-) -> Section:
+def other_measures(wanted: Sequence[str], passes: Passes, comparison: Comparison, score: Floats, seed: int) -> Section:
     """Other similarities of the same networks on the same images, and how each ranks pairs against SAT."""
+    names = comparison.names
     matrices = {name: measure(name, passes, comparison, seed) for name in wanted}
     spearman = {name: rank_correlation(matrix, score) for name, matrix in matrices.items()}
     if len(names) == 2:
-        columns = ("measure", f"{names[0]} / {names[1]}")
-        rows = [(name, f"{matrix[0, 1]:.4f}") for name, matrix in matrices.items()]
+        columns: tuple[str, ...] = ("measure", f"{names[0]} / {names[1]}")
+        rows: list[tuple[str, ...]] = [(name, f"{matrix[0, 1]:.4f}") for name, matrix in matrices.items()]
     else:
         columns = ("measure", "mean over pairs", "Spearman with SAT")
         upper = np.triu_indices(len(names), 1)
@@ -86,7 +85,10 @@ def ensembles(score: Floats, comparison: Comparison, seed: int) -> Section:
         {"size": each.size, "count": len(each.reduction), "err": each.reduction, "spearman": each.spearman}
         for each in studied
     ]
-    note = "ERR = 1 - error of the mean softmax / mean error of the members; the published direction is a negative Spearman."
+    note = (
+        "ERR = 1 - error of the mean softmax / mean error of the members;"
+        " a negative Spearman is the published direction: unlike members gain more."
+    )
     columns = ("size", "ensembles", "mean ERR", "Spearman(mean SAT, ERR)")
     return Section("ensembles", "Ensembles", data, columns, rows, note)
 
@@ -102,7 +104,9 @@ def picked_ensemble(score: Floats, comparison: Comparison, size: int) -> Section
     rows = [(name, f"{100 * accuracy[member]:.1f} %") for name, member in zip(names, members, strict=True)]
     rows.append(("all together", f"{100 * accurate:.1f} %"))
     data = {"networks": names, "accuracy": accurate, "err": gain}
-    shown = f"Error reduction over the mean member: {100 * gain:.1f} %" if np.isfinite(gain) else "No member makes an error"
+    shown = (
+        f"Error reduction over the mean member: {100 * gain:.1f} %" if np.isfinite(gain) else "No member makes an error"
+    )
     note = f"{shown}; chosen and measured on the same {len(labels)} images."
     return Section("ensemble", f"An ensemble of {size}", data, ("network", "accuracy"), rows, note)
 

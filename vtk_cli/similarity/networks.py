@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ _INTERPOLATION = {
     "bilinear": InterpolationMode.BILINEAR,
     "nearest": InterpolationMode.NEAREST,
 }
+
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class PixelModel(nn.Module):
@@ -58,7 +62,7 @@ class PixelModel(nn.Module):
 
 
 @contextmanager
-def as_function(model: nn.Module) -> Iterator[nn.Module]:
+def as_function(model: Model) -> Iterator[Model]:
     """Use `model` as a fixed function: eval mode, no gradient to weights; on leaving all is as it was.
 
     Batch-norm buffers cannot change in eval mode, and the modes and `requires_grad` flags of every part are restored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.errors import UserError
-from vtk_cli.similarity.decision_boundary import decision_boundary_similarity
+from vtk_cli.similarity.decision_boundary import GRID, TRIPLETS, decision_boundary_similarity
 from vtk_cli.similarity.ensembles import probabilities
 from vtk_cli.similarity.measures import (
     agreement,
@@ -22,7 +22,7 @@ from vtk_cli.similarity.measures import (
     unbiased_cka,
 )
 from vtk_cli.similarity.members import Member
-from vtk_cli.similarity.networks import as_function
+from vtk_cli.similarity.networks import PixelModel, as_function
 from vtk_cli.similarity.passes import Comparison, Passes, in_batches
 from vtk_cli.similarity.sat import Floats
 
@@ -96,7 +96,8 @@ def _features(passes: Passes, comparison: Comparison, member: Member) -> NDArray
 
 def _classifier(net: nn.Module, label: str) -> nn.Module:
     """The layer that makes logits: what the network itself names so, else its last linear layer."""
-    named = net.get_classifier() if hasattr(net, "get_classifier") else None
+    names_it: Callable[[], object] | None = getattr(net, "get_classifier", None)
+    named = names_it() if names_it else None
     linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
     if isinstance(named, nn.Module) and not isinstance(named, nn.Identity):
         return named
@@ -108,8 +109,19 @@ def _classifier(net: nn.Module, label: str) -> nn.Module:
 def _decision_boundaries(passes: Passes, comparison: Comparison, seed: int) -> Floats:
     members: Sequence[Member] = comparison.members
     pixels = comparison.images.pixels(passes.canonical_view).to(passes.device).float() / 255
-    with ExitStack() as stack:
-        networks: Iterable[nn.Module] = [
-            stack.enter_context(as_function(passes.pool.network(member))) for member in members
-        ]
-        return decision_boundary_similarity(list(networks), pixels, batch=passes.settings.batch_size, seed=seed)
+    with (
+        ExitStack() as stack,
+        passes.console.progress("decision boundaries", TRIPLETS * GRID**2 * len(members)) as progress,
+    ):
+
+        def counted(network: PixelModel) -> Callable[[Tensor], Tensor]:
+            def answer(points: Tensor) -> Tensor:
+                passes.check()
+                progress.advance(len(points))
+                logits: Tensor = network(points)
+                return logits
+
+            return answer
+
+        networks = [counted(stack.enter_context(as_function(passes.pool.network(member)))) for member in members]
+        return decision_boundary_similarity(networks, pixels, batch=GRID**2, seed=seed)

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vtk_cli.reports.plots import Picture
-
-Draw = Callable[[Path], Picture]
-"""Draws into a folder."""
+Draw = Callable[[Path], Path]
+"""Draws into a folder; returns the file that a page shows."""
 
 
 @dataclass(frozen=True)

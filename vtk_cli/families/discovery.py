@@ -1,0 +1,33 @@
+"""Finds what the subcommands bring to a family: a `proof.py` or a `bench.py` in their folder. Imports none of them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+import vtk_cli
+from vtk_cli.errors import UserError, nearest
+
+
+def members(family: str) -> dict[str, str]:
+    """Name -> module of every subcommand folder that has a `{family}.py`; names as typed, `video-pretrain`."""
+    folders = [module.name for module in pkgutil.iter_modules(vtk_cli.__path__) if module.ispkg]
+    here = [folder for folder in folders if (Path(vtk_cli.__path__[0]) / folder / f"{family}.py").exists()]
+    return {folder.replace("_", "-"): f"vtk_cli.{folder}.{family}" for folder in here if folder != "families"}
+
+
+def load(family: str, names: tuple[str, ...]) -> dict[str, ModuleType]:
+    """The modules that `names` ask for; `all` asks for every one.
+
+    Raises:
+        UserError: nothing is known by a name.
+    """
+    known = members(family)
+    wanted = list(known) if "all" in names else list(names)
+    for name in wanted:
+        if name not in known:
+            there_is = nearest(name, known) or f"there is {', '.join(known)}, all"
+            raise UserError(f"no {family} {name!r}", fix=there_is)
+    return {name: importlib.import_module(known[name]) for name in wanted}
