@@ -14,7 +14,10 @@ _MASK = 2**64 - 1
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (every device) from one number of 0 to 2^64 - 1."""
+    """Seed Python, NumPy and torch (every device) from one number of 0 to 2^64 - 1.
+
+    torch's CPU generator takes the low 32 bits of it.
+    """
     random.seed(seed)
     np.random.seed(_words(seed))  # noqa: NPY002  (libraries draw from NumPy's global generator)
     torch.manual_seed(seed)

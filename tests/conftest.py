@@ -1,0 +1,43 @@
+"""Disks on which writing fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _mount(folder: Path, options: str) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    return (
+        shutil.which("mount") is not None and not subprocess.run(command, check=False, capture_output=True).returncode
+    )
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KB."""
+    if not _mount(tmp_path, "size=256k"):
+        pytest.skip("no right to mount a file system")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.fixture
+def read_only_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may be read but not written, also by root."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    if os.geteuid():
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+        return
+    if not _mount(folder, "ro"):
+        pytest.skip("root writes everywhere and may not mount here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

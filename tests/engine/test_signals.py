@@ -1,0 +1,78 @@
+"""A signal is noted, and obeyed when the state is saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from vtk_cli.engine.signals import STOP_SIGNALS, StopRequest, stop_requests
+from vtk_cli.errors import ExitCode, Preempted
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_is_noted_and_does_not_stop_anything(number: signal.Signals) -> None:
+    with stop_requests() as stop:
+        stop.raise_if_requested("nothing")
+        os.kill(os.getpid(), number)
+        assert stop.signal is number
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_schedulers_signals_preempt_with_code_75_and_say_what_is_saved(number: signal.Signals) -> None:
+    with pytest.raises(Preempted, match=rf"stopped by {number.name} after saving step 3;") as caught:
+        StopRequest(number).raise_if_requested("step 3")
+    assert caught.value.exit_code == ExitCode.PREEMPTED == 75
+
+
+def test_sigint_interrupts() -> None:
+    with pytest.raises(KeyboardInterrupt, match="stopped by SIGINT after saving step 3;"):
+        StopRequest(signal.SIGINT).raise_if_requested("step 3")
+
+
+def test_the_first_signal_counts() -> None:
+    with stop_requests() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is signal.SIGUSR1
+
+
+def test_a_second_sigint_interrupts_at_once() -> None:
+    with stop_requests() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is signal.SIGINT
+
+
+def test_the_handlers_before_are_put_back_also_after_an_error() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    with pytest.raises(ZeroDivisionError), stop_requests():
+        raise ZeroDivisionError
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_the_inner_of_two_contexts_takes_the_signal() -> None:
+    with stop_requests() as outer:
+        with stop_requests() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert (outer.signal, inner.signal) == (None, signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert outer.signal is signal.SIGTERM
+
+
+def test_outside_the_main_thread_nothing_is_installed() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    seen = []
+
+    def work() -> None:
+        with stop_requests() as stop:
+            seen.append((stop.signal, [signal.getsignal(number) for number in STOP_SIGNALS]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]
