@@ -105,7 +105,7 @@ def test_gradient_cosine_of_nothing_is_refused() -> None:
 
 
 def textbook_cka(x: Floats, y: Floats) -> float:
-    """HSIC ratio with an explicit centring matrix (arXiv 1905.00414, eq. 3)."""
+    """HSIC ratio with an explicit centring matrix (arXiv 1905.00414)."""
     n = len(x)
     H = np.eye(n) - np.ones((n, n)) / n
     K, L = H @ x @ x.T @ H, H @ y @ y.T @ H

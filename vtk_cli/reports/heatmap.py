@@ -164,7 +164,7 @@ def _readable_on(colour: tuple[float, float, float, float]) -> str:
     """White or ink, whichever contrasts more (relative luminance as in WCAG 2.2)."""
     channels = np.array(colour[:3])
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return "white" if float(linear @ [0.2126, 0.7152, 0.0722]) < 0.2 else INK
+    return "white" if float(linear @ [0.2126, 0.7152, 0.0722]) < 0.22 else INK
 
 
 def _draw_colour_bar(cells: Axes, mappable: ScalarMappable, label: str, second: SecondScale | None) -> None:

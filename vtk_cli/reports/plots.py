@@ -22,8 +22,9 @@ from vtk_cli.files import atomic_path
 
 INK, SOFT, FAINT = "#1f2933", "#5b6770", "#d5dade"
 
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6B4C9A", "#8C6D31", "#3B3B3B", "#94A3AE")
-"""Okabe and Ito's colours (yellow left out: it vanishes on white), then a violet, an ochre and two greys."""
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#332288", "#661100", "#C9B37E", "#2B2B2B")
+"""Okabe and Ito's colours without yellow, which vanishes on white; then indigo, wine, sand and near-black, chosen to
+stay apart from them and from one another with protanopia and deuteranopia too."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", ">")
 """One a colour: no two groups differ by colour alone."""
 

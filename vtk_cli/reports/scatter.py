@@ -87,36 +87,53 @@ def _draw_legend(axes: Axes, styles: Mapping[str, tuple[str, str]]) -> None:
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, handletextpad=0.3)
 
 
+def place_names(centres: Floats, extents: Floats, frame: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Where to write each point's name so that it covers little else; all in units of 1/72 inch.
+
+    Names are placed one by one, those with the least room first. Each tries places round its point, near ones before
+    far ones, and takes the one that overlaps markers, names already placed and the outside of the frame the least.
+
+    Args:
+        centres: (N, 2) the points.
+        extents: (N, 2) width and height of the names.
+        frame: (4,) left, bottom, right, top.
+
+    Returns:
+        (N, 4) boxes as left, bottom, right, top; and (N,) whether a name is so far off that a line should lead to it.
+    """
+    markers = np.hstack([centres - _MARKER / 2.0, centres + _MARKER / 2.0])
+    placed, far = np.zeros((len(centres), 4)), np.zeros(len(centres), dtype=np.bool_)
+    order = np.argsort(-_crowding(centres))
+    for rank, index in enumerate(order):
+        boxes, distances = _places(centres[index], extents[index])
+        others = np.vstack([np.delete(markers, index, axis=0), placed[order[:rank]]])
+        outside = boxes_area(boxes) - boxes_overlap(boxes, frame[None])[:, 0]
+        cost = boxes_overlap(boxes, others).sum(axis=1) + 3.0 * outside + 0.02 * distances * distances
+        best = int(np.argmin(cost))
+        placed[index], far[index] = boxes[best], distances[best] >= _LEADER_FROM
+    return placed, far
+
+
 def _write_names(figure: Figure, axes: Axes, points: Floats, names: Sequence[str]) -> None:
-    """Try places round each point, near ones first; take the one that covers least. A thin line leads to far names."""
     pixel = figure.dpi / 72.0
     size = 8.0 if len(names) <= 30 else 7.0
-    centres = axes.transData.transform(points) / pixel  # points of 1/72 inch from the lower left corner
+    centres = axes.transData.transform(points) / pixel
     extents = np.array([_extent(figure, name, size) for name in names]) / pixel
-    frame = axes.get_window_extent()
-    inside = np.array([frame.x0, frame.y0, frame.x1, frame.y1]) / pixel
-    markers = np.hstack([centres - _MARKER / 2.0, centres + _MARKER / 2.0])
-    taken = np.empty((0, 4))
-    for index in np.argsort(-_crowding(centres)):
-        boxes, distances = _places(centres[index], extents[index])
-        others = np.vstack([np.delete(markers, index, axis=0), taken])
-        outside = _area(boxes) - _overlap(boxes, inside[None])[:, 0]
-        cost = _overlap(boxes, others).sum(axis=1) + 3.0 * outside + 0.02 * distances * distances
-        best = int(np.argmin(cost))
-        taken = np.vstack([taken, boxes[best]])
-        left, bottom = boxes[best, :2] - centres[index]
+    frame = np.array(axes.get_window_extent().extents) / pixel
+    boxes, far = place_names(centres, extents, frame)
+    for index, name in enumerate(names):
         axes.annotate(
-            names[index],
+            name,
             tuple(points[index]),
-            (left, bottom),
+            tuple(boxes[index, :2] - centres[index]),
             textcoords="offset points",
             fontsize=size,
             color=INK,
             va="bottom",
             zorder=4,
         )
-        if distances[best] >= _LEADER_FROM:
-            nearest = np.clip(centres[index], boxes[best, :2], boxes[best, 2:])
+        if far[index]:
+            nearest = np.clip(centres[index], boxes[index, :2], boxes[index, 2:])
             ends = axes.transData.inverted().transform(np.array([centres[index], nearest]) * pixel)
             axes.plot(*ends.T, color=SOFT, linewidth=0.5, zorder=2, scalex=False, scaley=False)
 
@@ -129,9 +146,9 @@ def _extent(figure: Figure, text: str, size: float) -> tuple[float, float]:
 
 
 def _crowding(centres: Floats) -> Floats:
-    """How close the neighbours are: crowded points choose their places last, free ones keep out of their way."""
+    """How close all the other points are: large in the middle of a clump."""
     gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
-    return np.asarray(-(1.0 / (gaps + 1.0)).sum(axis=1))
+    return np.asarray((1.0 / (gaps + 1.0)).sum(axis=1))
 
 
 def _places(centre: Floats, extent: Floats) -> tuple[Floats, Floats]:
@@ -144,11 +161,12 @@ def _places(centre: Floats, extent: Floats) -> tuple[Floats, Floats]:
     return np.hstack([corner, corner + extent]), distances
 
 
-def _area(boxes: Floats) -> Floats:
+def boxes_area(boxes: Floats) -> Floats:
+    """The area of each of (P, 4) boxes: (P,)."""
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
-def _overlap(boxes: Floats, others: Floats) -> Floats:
+def boxes_overlap(boxes: Floats, others: Floats) -> Floats:
     """The area that each of (P, 4) boxes shares with each of (Q, 4): (P, Q)."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])

@@ -35,7 +35,7 @@ def agreement(predictions: Counts) -> Floats:
 
 
 def error_consistency(correct: Bits) -> Floats:
-    """Cohen's kappa of being right (Geirhos et al., arXiv 2006.16736, eq. 1): (c_obs - c_exp) / (1 - c_exp).
+    """Cohen's kappa of being right (Geirhos et al., arXiv 2006.16736): (c_obs - c_exp) / (1 - c_exp).
 
     c_obs is how often both are right or both are wrong; c_exp = pA pB + (1 - pA)(1 - pB) is what their accuracies alone
     would give. 0 where c_exp = 1 (both always right, or both always wrong), for then nothing is left to agree on.
@@ -112,7 +112,7 @@ def gradient_cosine(batches: Iterable[NDArray[Any]]) -> Floats:
 
 
 def cka(features: Sequence[Features]) -> Floats:
-    """Linear centred kernel alignment (Kornblith et al., arXiv 1905.00414, eq. 3 with linear kernels).
+    """Linear centred kernel alignment (Kornblith et al., arXiv 1905.00414).
 
     ||Yc' Xc||_F^2 / (||Xc' Xc||_F ||Yc' Yc||_F) with centred columns. Biased upward when n is not much larger than the
     number of features (0.33 for independent Gaussians with n = 64, p = 32): prefer `unbiased_cka`.
@@ -136,7 +136,7 @@ def cka(features: Sequence[Features]) -> Floats:
 
 
 def unbiased_cka(features: Sequence[Features], batch: int = CKA_BATCH) -> Floats:
-    """Linear CKA from the unbiased HSIC of minibatches (Nguyen et al., arXiv 2010.15327, eq. 2 and 3).
+    """Linear CKA from the unbiased HSIC of minibatches (Nguyen et al., arXiv 2010.15327).
 
     With K and L the batch's Gram matrices, diagonals set to zero, and 1 the vector of ones,
 

@@ -122,7 +122,7 @@ class NothingInCommon(UserError):
 
 
 def sat_matrix(bits: TransferBits, eps_s: float = FLOOR_PERCENT) -> SatMatrix:
-    """SAT of every pair (arXiv 2210.11407, eq. 1); both directions of a pair are pooled over the same X_ij.
+    """SAT of every pair (arXiv 2210.11407); both directions of a pair are pooled over the same X_ij.
 
     Args:
         bits: what the networks did.
