@@ -335,7 +335,9 @@ def test_a_truncated_image_is_broken_and_named(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "empty file"), (b"hello", "not an image"), (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "")]
+    ("content", "reason"),
+    [(b"", "empty file"), (b"hello", "not an image"), (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "broken PNG|not an image")],
+    ids=["empty", "text", "PNG header"],
 )
 def test_what_is_no_image_is_broken(tmp_path, content, reason):
     (tmp_path / "x.png").write_bytes(content)

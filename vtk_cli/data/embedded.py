@@ -21,6 +21,7 @@ from vtk_cli.data.digits import build_digits
 from vtk_cli.data.digits_coco import build_digits_coco
 from vtk_cli.data.digits_m import build_digits_m
 from vtk_cli.data.moving_digits import build_moving_digits
+from vtk_cli.data.walking import file_size
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import content_key, disk_errors, lock, sha256_file, write_json
 
@@ -92,7 +93,7 @@ def wrong_sizes(folder: Path) -> list[str]:
     manifest = read_manifest(folder)
     if manifest is None:
         return [MANIFEST]
-    return [path for path, (size, _) in manifest["files"].items() if _size(folder / path) != size]
+    return [path for path, (size, _) in manifest["files"].items() if file_size(folder / path) != size]
 
 
 def wrong_files(folder: Path) -> list[str]:
@@ -101,7 +102,9 @@ def wrong_files(folder: Path) -> list[str]:
     if manifest is None:
         return [MANIFEST]
     files = manifest["files"].items()
-    return [path for path, (size, sha) in files if _size(folder / path) != size or sha256_file(folder / path) != sha]
+    return [
+        path for path, (size, sha) in files if file_size(folder / path) != size or sha256_file(folder / path) != sha
+    ]
 
 
 def _open(
@@ -166,10 +169,3 @@ def _manifest(entry: Entry, counts: dict[str, int], folder: Path) -> dict[str, A
         "libraries": {library: version(library) for library in LIBRARIES},
         "files": {path.relative_to(folder).as_posix(): [path.stat().st_size, sha256_file(path)] for path in files},
     }
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None

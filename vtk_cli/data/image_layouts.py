@@ -8,12 +8,12 @@ ImageNet get its labels), else a flat folder without labels.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vtk_cli.data.problems import Problem
+from vtk_cli.data.walking import FoundFile, check_folder, file_size, read_folder, walk_files
 from vtk_cli.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -71,14 +71,6 @@ def read_layout(root: Path, class_map: Path | None = None) -> Layout:
     return layout
 
 
-def check_folder(root: Path) -> None:
-    """Raise `UserError` unless `root` is a folder."""
-    if not root.exists():
-        raise UserError("no such folder", str(root))
-    if not root.is_dir():
-        raise UserError("is a file", str(root), "give the folder that holds the images")
-
-
 def evaluated_part(root: Path) -> Path:
     """`root/val` where `root` has `train/` and `val/`, else `root`."""
     both = (root / "train").is_dir() and (root / "val").is_dir()
@@ -86,26 +78,13 @@ def evaluated_part(root: Path) -> Path:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has the extension of an image; hidden files (`._x.jpg`) are none."""
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    """Whether a file name has the extension of an image, in any letter case."""
+    return name.lower().endswith(EXTENSIONS)
 
 
-def walk_images(root: Path, within: str = "") -> Iterator[ImageFile]:
-    """The images at any depth in `root/within`, unlabelled. Links are followed, each real folder once."""
-    seen: set[tuple[int, int]] = set()
-    waiting = [within]
-    while waiting:
-        folder = waiting.pop()
-        status = (root / folder).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in _entries(root / folder):
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if _is_folder(entry):
-                waiting.append(path)
-            elif is_image(entry.name):
-                yield ImageFile(path, _size(entry))
+def unlabelled_images(root: Path) -> tuple[ImageFile, ...]:
+    """The images at any depth in `root`, by path, without labels."""
+    return tuple(ImageFile(file.path, file.size) for file in _sorted(walk_files(root, "", is_image)))
 
 
 def read_class_map(path: Path) -> dict[str, int]:
@@ -129,31 +108,26 @@ def read_class_map(path: Path) -> dict[str, int]:
 
 
 def _read_class_folders(root: Path, class_map: Path | None) -> Layout:
-    entries = _entries(root)
-    loose = sorted(
-        (ImageFile(entry.name, _size(entry)) for entry in entries if not _is_folder(entry) and is_image(entry.name)),
-        key=lambda image: image.path,
-    )
-    folders = sorted(entry.name for entry in entries if _is_folder(entry))
-    images_of = {folder: list(walk_images(root, folder)) for folder in folders}
-    if not any(images_of.values()):
-        return Layout(root, tuple(loose))
-    labels = {folder: label for label, folder in enumerate(folders)} if class_map is None else read_class_map(class_map)
-    problems = [
-        Problem(f"{root / folder} ({class_map})", "class folder is not in the class map")
-        for folder in folders
-        if folder not in labels and images_of[folder]
-    ]
-    images = [
-        ImageFile(image.path, image.size, labels.get(folder)) for folder in folders for image in images_of[folder]
-    ]
+    content = read_folder(root)
+    loose = [file for file in content.files if is_image(file.path)]
+    files_of = {folder: list(walk_files(root, folder, is_image)) for folder in content.folders}
+    if not any(files_of.values()):
+        return Layout(root, tuple(ImageFile(file.path, file.size) for file in loose))
+    labels = {folder: label for label, folder in enumerate(content.folders)}
+    if class_map is not None:
+        labels = read_class_map(class_map)
+    label_of = {file: labels.get(folder) for folder, files in files_of.items() for file in files}
     return Layout(
         root,
-        tuple(sorted(images, key=lambda image: image.path)),
+        tuple(ImageFile(file.path, file.size, label_of[file]) for file in _sorted(label_of)),
         _names_by_label(labels),
-        tuple(problems),
-        unlabelled=tuple(image.path for image in loose),
-        empty_classes=tuple(folder for folder in folders if not images_of[folder]),
+        tuple(
+            Problem(f"{root / folder} ({class_map})", "class folder is not in the class map")
+            for folder, files in files_of.items()
+            if files and folder not in labels
+        ),
+        unlabelled=tuple(file.path for file in loose),
+        empty_classes=tuple(folder for folder, files in files_of.items() if not files),
     )
 
 
@@ -170,7 +144,7 @@ def _read_val_list(root: Path) -> Layout:
     text = (root / VAL_LIST).read_text(encoding="utf-8-sig", errors="replace")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     first = lines[0][1].rpartition(" ")[0].strip() if lines else ""
-    base = root / "val" if first and (root / "val" / first).is_file() else root
+    base = root / "val" if first and file_size(root / "val" / first) is not None else root
     images: dict[str, ImageFile] = {}
     problems: list[Problem] = []
     for number, line in lines:
@@ -181,31 +155,12 @@ def _read_val_list(root: Path) -> Layout:
             problems.append(Problem(where, "line is not `file index`"))
         elif name in images and images[name].label != int(index):
             problems.append(Problem(where, "image is listed with two labels"))
-        elif not (base / name).is_file():
+        elif (size := file_size(base / name)) is None:
             problems.append(Problem(where, "listed image is missing"))
         else:
-            images[name] = ImageFile(name, (base / name).stat().st_size, int(index))
+            images[name] = ImageFile(name, size, int(index))
     return Layout(base, tuple(images[name] for name in sorted(images)), problems=tuple(problems))
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder that are not hidden, by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError("the folder cannot be read", str(folder), error.strerror or "") from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return -1
+def _sorted(files: Iterable[FoundFile]) -> list[FoundFile]:
+    return sorted(files, key=lambda file: file.path)

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vtk_cli.console import Console
-from vtk_cli.data.image_layouts import EXTENSIONS, Layout, check_folder, evaluated_part, read_layout, walk_images
+from vtk_cli.data.image_layouts import EXTENSIONS, Layout, evaluated_part, read_layout, unlabelled_images
+from vtk_cli.data.walking import check_folder
 from vtk_cli.errors import UserError
 from vtk_cli.files import content_key
 
@@ -173,12 +174,8 @@ def scan(images: ImageList, console: Console) -> tuple[ImageList, tuple[tuple[st
     Raises:
         UserError: more than one, and more than 1 %, of the images are broken, or none is left.
     """
-    reasons: list[str | None] = []
-    with console.progress("reading images", len(images)) as progress, ThreadPoolExecutor(_workers()) as pool:
-        for reason in pool.map(_why_broken, (images.file(index) for index in range(len(images)))):
-            reasons.append(reason)
-            progress.advance()
-    broken = tuple((path, reason) for path, reason in zip(images.paths, reasons, strict=True) if reason is not None)
+    reason_of = dict(broken_images([images.file(index) for index in range(len(images))], console))
+    broken = tuple((path, reason_of[images.root / path]) for path in images.paths if images.root / path in reason_of)
     if len(broken) > max(1, int(BROKEN_SHARE * len(images))) or len(broken) == len(images):
         named = ", ".join(f"{path} ({reason})" for path, reason in broken[:NAMED])
         raise UserError(
@@ -188,13 +185,27 @@ def scan(images: ImageList, console: Console) -> tuple[ImageList, tuple[tuple[st
         )
     for path, reason in broken:
         console.warn(f"{images.root / path}: {reason}; skipped")
-    return images.subset([index for index, reason in enumerate(reasons) if reason is None]), broken
+    return images.subset([index for index in range(len(images)) if images.file(index) not in reason_of]), broken
+
+
+def broken_images(files: Sequence[Path], console: Console) -> list[tuple[Path, str]]:
+    """Decode every file once: those that cannot be, each with the reason."""
+    with (
+        console.progress("reading images", len(files)) as progress,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+    ):
+        broken = []
+        for file, reason in zip(files, pool.map(_why_broken, files), strict=True):
+            if reason is not None:
+                broken.append((file, reason))
+            progress.advance()
+        return broken
 
 
 def _unlabelled(path: Path) -> Layout:
     check_folder(path)
     root = evaluated_part(path)
-    return Layout(root, tuple(sorted(walk_images(root), key=lambda image: image.path)))
+    return Layout(root, unlabelled_images(root))
 
 
 def _drawn(images: ImageList, limit: int, seed: int) -> list[int]:
@@ -234,7 +245,3 @@ def _why_broken(path: Path) -> str | None:
     except BrokenImage as error:
         return error.what
     return None
-
-
-def _workers() -> int:
-    return min(8, os.cpu_count() or 1)

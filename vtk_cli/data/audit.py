@@ -1,0 +1,70 @@
+"""`vtk data check`: reads a dataset as the subcommands would and reports every entry that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vtk_cli.console import Console
+from vtk_cli.data.audit_coco import audit_coco
+from vtk_cli.data.audit_images import audit_images
+from vtk_cli.data.audit_video import audit_videos, video_parts
+from vtk_cli.data.catalog import ENTRIES, Entry, Kind, folder_of
+from vtk_cli.data.coco_files import find_coco_files
+from vtk_cli.data.embedded import open_embedded, wrong_files
+from vtk_cli.data.image_layouts import is_image
+from vtk_cli.data.problems import Audit, Problem
+from vtk_cli.data.video_lists import is_video
+from vtk_cli.data.walking import walk_files
+from vtk_cli.errors import UserError, nearest
+
+AUDITS = {"images": audit_images, "coco": audit_coco, "video": audit_videos}
+
+
+def audit(target: str, console: Console, kind: Kind | None = None) -> Audit:
+    """Check a dataset.
+
+    Args:
+        target: the name of an embedded dataset, or the path of an image folder, of a COCO file or folder, or of a
+            video list or folder of videos.
+        console: shows the progress.
+        kind: how to read it; found from the files when None.
+
+    Raises:
+        UserError: there is no such thing, or nothing in it that could be checked.
+    """
+    entry = next((entry for entry in ENTRIES if entry.name == target), None)
+    if entry is not None:
+        if kind not in (None, entry.kind):
+            raise UserError(f"{target} is read as {entry.kind}, not as {kind}", "--as", "leave it out")
+        return _audit_embedded(entry, console)
+    path = Path(target)
+    if not path.exists():
+        names = [entry.name for entry in ENTRIES]
+        raise UserError(f"no such file, folder or embedded dataset: {target}", fix=nearest(target, names))
+    kind = kind or kind_of(path)
+    entries, problems = AUDITS[kind](path, console)
+    return Audit(target, kind, entries, tuple(problems))
+
+
+def kind_of(path: Path) -> Kind:
+    """What a path holds: COCO annotations where there are any, else what the first image or video found says."""
+    if path.is_file():
+        return "coco" if path.suffix == ".json" else "video"
+    if find_coco_files(path):
+        return "coco"
+    first = next(walk_files(path, "", lambda name: is_image(name) or is_video(name)), None)
+    only_lists = first is None and any(part.is_file() for part in video_parts(path))
+    return "video" if only_lists or (first is not None and is_video(first.path)) else "images"
+
+
+def _audit_embedded(entry: Entry, console: Console) -> Audit:
+    """A dataset that was made is checked as it lies, not mended first; one that was not is made."""
+    folder = folder_of(entry)
+    if not folder.exists():
+        open_embedded(entry.name, console)
+    torn = [Problem(str(folder / path), "file is missing or not as it was made") for path in wrong_files(folder)]
+    try:
+        entries, problems = AUDITS[entry.kind](folder, console)
+    except UserError as error:  # torn beyond reading
+        entries, problems = 0, [Problem(error.where or str(folder), error.what)]
+    return Audit(entry.name, entry.kind, entries, (*torn, *problems))
