@@ -65,11 +65,14 @@ def test_the_plane_spans_a_tenth_beyond_its_images() -> None:
         assert torch.linalg.vector_norm(points - torch.tensor(corner), dim=1).min() < 1e-12
 
 
-def test_the_plane_reaches_an_image_that_projects_outside_the_first_side() -> None:
-    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 1.0]], dtype=torch.float64).reshape(3, 2, 1, 1)
+@pytest.mark.parametrize(("third", "left", "right"), [(-1.0, -1.2, 1.2), (3.0, -0.3, 3.3)])
+def test_the_plane_reaches_an_image_that_projects_outside_the_first_side(
+    third: float, left: float, right: float
+) -> None:
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [third, 1.0]], dtype=torch.float64).reshape(3, 2, 1, 1)
     points = points_of(corners, 25).flatten(1)
-    np.testing.assert_allclose(points.min(dim=0).values, [-1.2, -0.1], atol=1e-12)
-    np.testing.assert_allclose(points.max(dim=0).values, [1.2, 1.1], atol=1e-12)
+    np.testing.assert_allclose(points.min(dim=0).values, [left, -0.1], atol=1e-12)
+    np.testing.assert_allclose(points.max(dim=0).values, [right, 1.1], atol=1e-12)
 
 
 def test_every_point_lies_on_the_plane_of_its_images() -> None:

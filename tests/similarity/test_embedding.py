@@ -29,6 +29,7 @@ def test_mds_is_centred_and_widest_from_left_to_right() -> None:
     placed = mds(cdist(points, points))
     np.testing.assert_allclose(placed.mean(axis=0), 0.0, atol=1e-12)
     assert placed[:, 0].std() > placed[:, 1].std()
+    assert abs(placed[:, 0] @ placed[:, 1]) < 1e-9 * (placed[:, 0] @ placed[:, 0])  # principal axes
 
 
 @pytest.mark.parametrize(("sizes", "method"), [((3, 3, 3), "MDS"), ((4, 3, 3), "t-SNE"), ((20, 25, 24), "t-SNE")])

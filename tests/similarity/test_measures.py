@@ -199,6 +199,7 @@ def test_features_that_are_not_finite_name_their_network(measure) -> None:  # ty
 def test_no_batch_is_ever_left_with_fewer_than_four_images() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 9, 5))
     assert np.isfinite(unbiased_cka([x, y], batch=8)).all()  # one batch of 9, not 8 and 1
+    assert np.isfinite(unbiased_cka([x, y], batch=4)).all()  # 5 and 4, not 3, 3 and 3
     assert np.isfinite(unbiased_cka([x[:4], y[:4]])).all()
 
 
