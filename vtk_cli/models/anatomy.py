@@ -72,9 +72,9 @@ def stem(module: nn.Module) -> list[nn.Module]:
     for name, child in module.named_children():
         named, layer = bool(_STEM_NAME.search(name)), _is_layers(child)
         convolves = any(True for _ in _convolutions(child))
-        if not parts and _WRAPPER_NAME.match(name) and not (layer and name.isdigit()) and (inner := stem(child)):
+        if not convolved and _WRAPPER_NAME.match(name) and not (layer and name.isdigit()) and (inner := stem(child)):
             return inner
-        if not parts and not named and not layer:
+        if not convolved and not named and not layer:
             continue
         if not (named or layer) or (convolves and (whole or pooled or (named and convolved))):
             break

@@ -27,13 +27,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from timm.models import get_pretrained_cfg
+from timm.models import get_pretrained_cfg, is_model
 from timm.models._hub import (
     HF_WEIGHTS_NAME,
     _get_safe_alternatives,
     check_cached_file,
     download_cached_file,
     hf_split,
+    load_model_config_from_path,
 )
 from torchvision import models
 
@@ -82,14 +83,22 @@ def torchvision_weights(name: NetworkName, *, offline: bool) -> WeightFile:
     return _url_weights(url, name.tagged, f"give {name.name}=FILE", offline=offline)
 
 
-def hub_config(name: NetworkName, *, offline: bool) -> Path:
-    """The `config.json` of the hub repository `name`: from the hub's cache, else fetched.
+def hub_folder(name: NetworkName, *, offline: bool) -> Path:
+    """The folder with the `config.json` of the hub repository `name`: in the hub's cache, else fetched into it.
 
     Raises:
         NoWeights: it is not here and cannot be fetched.
-        UserError: there is no such repository, or it has no `config.json`.
+        UserError: there is no such repository, or it describes no network that timm knows.
     """
-    return _hub_file(name, ("config.json",), offline=offline).path
+    folder = _hub_file(name, ("config.json",), offline=offline).path.parent
+    try:
+        architecture = load_model_config_from_path(folder)[1]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        what = f"not a timm network: {folder / 'config.json'} names no architecture"
+        raise UserError(what, name.spec, "give timm_name=FILE") from error
+    if not is_model(architecture):
+        raise UserError(f"not a timm network known here: {architecture!r}", name.spec, "update timm")
+    return folder
 
 
 def hub_weights(name: NetworkName, *, offline: bool) -> WeightFile:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,6 @@ from vtk_cli.errors import UserError
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where checkpoints hold the network, in the order they are looked for: averaged weights first, as in timm."""
 _HEAD = re.compile(r"(heads?|fc|classifier|last_linear)\.(\w+\.)*weight")
-_DAMAGED = "is damaged or cut short, or no weight file"
 _FETCH_ANEW = "fetch or write it anew"
 _UNPACKED_LIMIT = 4
 """How many times its own size a file may unpack to; `torch.save` does not compress, so an honest file is about 1."""
@@ -140,16 +139,15 @@ def _read_torch(path: Path) -> Any:
     _refuse_bomb(path)
     try:
         # timm and DeiT keep their command line beside the weights; a namespace is only a bag of attributes.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        code = _code_in(path)
+    except Exception as error:  # a damaged file fails anywhere inside the unpickler
+        code = _code_in(path, error)
         if code:
             fix = "it was not run; ask for a safetensors file, or a state dict saved alone"
             raise UserError(f"holds code ({_first(code)}), not only weights", str(path), fix) from error
-        raise UserError(_DAMAGED, str(path), _FETCH_ANEW) from error
-    except Exception as error:  # a damaged file fails anywhere inside the unpickler
-        raise UserError(_DAMAGED, str(path), _FETCH_ANEW) from error
+        raise UserError("is damaged or cut short, or no weight file", str(path), _FETCH_ANEW) from error
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -162,12 +160,12 @@ def _refuse_bomb(path: Path) -> None:
         raise UserError(f"unpacks to {unpacked / 2**20:.0f} MiB, many times its size", str(path), _FETCH_ANEW)
 
 
-def _code_in(path: Path) -> list[str]:
+def _code_in(path: Path, refusal: Exception) -> list[str]:
     """What a pickle would import besides tensors; found by reading its opcodes, not by running them."""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # noqa: BLE001 - a damaged file fails anywhere inside the parser, and then names nothing
-        return []
+    except Exception:  # noqa: BLE001 - the old format, or damaged: then only the refusal itself can name something
+        found = re.findall(r"GLOBAL ([\w.]+)", str(refusal))
     return sorted(set(found) - {"argparse.Namespace"})
 
 

@@ -15,7 +15,7 @@ from vtk_cli.files import sha256_file
 from vtk_cli.models.architectures import Weights, class_count, factory_network, timm_network, torchvision_network
 from vtk_cli.models.names import NetworkName, file_metadata, parse_network
 from vtk_cli.models.preprocessing import PixelConfig, pixels_to_json
-from vtk_cli.models.published import hub_config, hub_weights, timm_weights, torchvision_weights
+from vtk_cli.models.published import hub_folder, hub_weights, timm_weights, torchvision_weights
 from vtk_cli.models.weights import WeightFile, read_state_dict, state_sha256
 
 __all__ = ["AUTO", "PRETRAINED", "SCRATCH", "Network", "PixelConfig", "create_network", "network_metadata"]
@@ -68,6 +68,7 @@ def create_network(
         UserError: an unknown name, a file that cannot be read, or weights that do not fit the network.
     """
     name = parse_network(spec) if isinstance(spec, str) else spec
+    source = f"local-dir:{hub_folder(name, offline=offline)}" if name.kind == "hub" else name.tagged
     found = _find_weights(name, weights, offline=offline)
     loaded = _load(found) if found else None
     if name.factory:
@@ -75,7 +76,6 @@ def create_network(
     elif name.name.startswith("tv:"):
         module, config = torchvision_network(name, loaded, num_classes, model_args)
     else:
-        source = f"local-dir:{hub_config(name, offline=offline).parent}" if name.kind == "hub" else name.tagged
         module, config = timm_network(name, source, loaded, num_classes, model_args)
     classes = class_count(module)
     if num_classes is not None and classes != num_classes:
