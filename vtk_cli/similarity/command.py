@@ -67,6 +67,9 @@ class NetworkOptions(RunOptions):
     quick: bool = option(
         False, "Small stand-ins in place of the real ResNets and ViTs, trained on digits.", panel="Networks"
     )
+    epochs: int | None = option(
+        None, "Epochs of training on digits [default: by architecture].", panel="Networks", metavar="N", minimum=1
+    )
     reference: bool = option(
         False, "Also train each network from another seed, as a yardstick for its scores.", panel="Networks"
     )
@@ -230,8 +233,9 @@ class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOpt
         _ = self.step, self.shard_numbers
         if self.on_digits and self.weights == "pretrained":
             raise UserError("published weights do not tell digits apart", "--weights pretrained", "give --data DIR")
-        if not self.on_digits and (self.quick or self.weights == "digits"):
-            flag = "--quick" if self.quick else "--weights digits"
+        if not self.on_digits and (self.quick or self.weights == "digits" or self.epochs or self.reference):
+            flags = {"--quick": self.quick, "--weights digits": self.weights == "digits", "--epochs": self.epochs}
+            flag = next((flag for flag, given in flags.items() if given), "--reference")
             raise UserError("networks trained on digits cannot classify other images", flag, "leave out --data")
         if self.shard and (self.merge or self.devices):
             raise UserError("a shard neither merges nor starts processes", "--shard", "leave out --merge and --devices")

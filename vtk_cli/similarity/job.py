@@ -32,11 +32,19 @@ from vtk_cli.similarity.command import (
     ScaleOptions,
     SimilarityOptions,
 )
-from vtk_cli.similarity.digits_networks import is_trained, parameter_count
+from vtk_cli.similarity.digits_networks import DigitsNetwork, is_trained, parameter_count
 from vtk_cli.similarity.examples import example_section
 from vtk_cli.similarity.images import ImageSet, digits_images, folder_images
 from vtk_cli.similarity.matrix_file import read_matrix_csv
-from vtk_cli.similarity.members import Member, Pool, digits_member, parse_members, planned_digits_network, zoo_member
+from vtk_cli.similarity.members import (
+    Member,
+    Pool,
+    file_member_for_digits,
+    parse_members,
+    planned_digits_network,
+    trained_member,
+    zoo_member,
+)
 from vtk_cli.similarity.outcome import assess, headline, result_sections
 from vtk_cli.similarity.passes import Comparison, Passes, Settings
 from vtk_cli.similarity.plan import Plan, show_plan
@@ -181,9 +189,15 @@ def _images(options: SimilarityOptions, console: Console) -> ImageSet:
 
 
 def _member(options: SimilarityOptions, name: NetworkName, seed: int, device: torch.device, console: Console) -> Member:
+    if options.on_digits and name.kind == "file":
+        return file_member_for_digits(name, device)
     if options.on_digits:
-        return digits_member(name, seed, quick=options.quick, device=device, console=console)
+        return trained_member(name, _to_train(options, name, seed), device, console)
     return zoo_member(name, weights=options.weights, offline=options.offline, device=device)
+
+
+def _to_train(options: SimilarityOptions, name: NetworkName, seed: int) -> DigitsNetwork:
+    return planned_digits_network(name, seed, quick=options.quick, epochs=options.epochs)
 
 
 def _require_sense(comparison: Comparison) -> None:
@@ -271,7 +285,7 @@ def _plan(options: SimilarityOptions, named: list[Named], device: torch.device) 
         if not options.on_digits or name.kind == "file":
             networks.append((name.label, name.tagged, "a file" if name.kind == "file" else "published", None))
             continue
-        network = planned_digits_network(name, seed, quick=options.quick)
+        network = _to_train(options, name, seed)
         weights = "trained here on digits: " + ("in the cache" if is_trained(network) else "to be trained")
         networks.append((name.label, name.name, weights, parameter_count(network) / 1e6))
     images = len(_images(options, Console(quiet=True)))

@@ -43,6 +43,7 @@ class Member:
         crop, interpolation: its own evaluation crop (`--protocol paper`).
         classes: how many classes it tells apart.
         parameters: how many weights it has.
+        is_trained_here: whether its weights were made by us, on the digits.
         load: makes the function of pixels, on the device of the comparison.
     """
 
@@ -57,6 +58,7 @@ class Member:
     interpolation: str
     classes: int
     parameters: int
+    is_trained_here: bool
     load: Callable[[], PixelModel]
 
     @property
@@ -112,8 +114,10 @@ def parse_members(specs: Sequence[str]) -> list[tuple[NetworkName, int | None]]:
     return [(replace(name, label=label), seed) for (name, seed), label in zip(parsed, labels, strict=True)]
 
 
-def planned_digits_network(name: NetworkName, seed: int, *, quick: bool) -> DigitsNetwork:
-    """What would be trained on the digits for `name`.
+def planned_digits_network(
+    name: NetworkName, seed: int, *, quick: bool = False, epochs: int | None = None
+) -> DigitsNetwork:
+    """What would be trained on the digits for `name`: the real graph, or with `quick` its stand-in.
 
     Raises:
         UserError: only timm architectures are trained here.
@@ -123,19 +127,9 @@ def planned_digits_network(name: NetworkName, seed: int, *, quick: bool) -> Digi
             f"only timm architectures are trained here, not {name.spec}", fix="give a weight file: NAME=FILE"
         )
     make = digits_networks.stand_in if quick else digits_networks.full_size
-    return make(name.label, name.name, seed)
-
-
-def digits_member(name: NetworkName, seed: int, *, quick: bool, device: torch.device, console: Console) -> Member:
-    """A member trained here on the digits, or with the weights of a file for the digits.
-
-    Raises:
-        UserError: the architecture cannot be trained here, or the file does not fit it.
-        JobError, Preempted: from the training.
-    """
-    if name.kind == "file":
-        return _file_member_for_digits(name, device)
-    return trained_member(name, planned_digits_network(name, seed, quick=quick), device, console)
+    network = make(name.label, name.name, seed)
+    recipe = replace(network.recipe, epochs=epochs or network.recipe.epochs)
+    return replace(network, recipe=recipe)
 
 
 def trained_member(name: NetworkName, network: DigitsNetwork, device: torch.device, console: Console) -> Member:
@@ -154,7 +148,7 @@ def trained_member(name: NetworkName, network: DigitsNetwork, device: torch.devi
     return Member(
         label=name.label,
         name=name,
-        origin=f"trained here on digits, seed {network.seed}",
+        origin=f"digits, seed {network.seed}",
         weights_sha256=result.weights_sha256,
         size=pixels.input_size,
         mean=pixels.mean,
@@ -163,6 +157,7 @@ def trained_member(name: NetworkName, network: DigitsNetwork, device: torch.devi
         interpolation=pixels.interpolation,
         classes=digits_networks.CLASSES,
         parameters=result.parameters,
+        is_trained_here=True,
         load=load,
     )
 
@@ -207,6 +202,7 @@ def zoo_member(
         interpolation=config.interpolation,
         classes=network.num_classes,
         parameters=sum(parameter.numel() for parameter in network.module.parameters()),
+        is_trained_here=False,
         load=load,
     )
 
@@ -217,7 +213,7 @@ def _pixel_model(network: Network, pixels: PixelConfig | None, device: torch.dev
     return model.eval().to(device)
 
 
-def _file_member_for_digits(name: NetworkName, device: torch.device) -> Member:
+def file_member_for_digits(name: NetworkName, device: torch.device) -> Member:
     """A weight file for digits; one that does not describe its preprocessing is taken to have that of our training."""
     if "pixels" in file_metadata(Path(str(name.path))):
         return zoo_member(name, weights="auto", offline=True, device=device)

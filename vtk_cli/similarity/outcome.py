@@ -88,7 +88,7 @@ def _network_section(result: Result, members: Sequence[Member]) -> Section:
         )
         for i, member in enumerate(members)
     ]
-    columns = ("network", "weights", "from", "accuracy", "white-box success", "noise floor")
+    columns = ("network", "size", "weights", "accuracy", "white-box", "noise floor")
     return Section("networks", "Networks", columns=columns, rows=rows)
 
 

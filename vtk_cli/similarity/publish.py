@@ -47,8 +47,8 @@ def publish(report: Report, run: RunFolder, console: Console) -> None:
     for section in report.sections:
         if section.columns:
             console.table(section.title, section.columns, section.rows)
-        if section.note:
-            console.text(section.note)
+            if section.note:
+                console.text(section.note)
     for warning in report.warnings:
         console.warn(warning)
     console.text(report.headline, style="bold")

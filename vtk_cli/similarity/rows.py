@@ -103,13 +103,13 @@ class Rows:
         """
         attacked = np.flatnonzero(self.comparison.correct[source])
         settings, store, key = self.passes.settings, self.passes.store, self.key(source)
-        stored = store.images(key)
-        if stored is not None and len(stored) == len(attacked):
-            return torch.from_numpy(np.array(stored)), attacked
+        stored = store.arrays("adversarial", key)
+        if stored is not None:
+            return torch.from_numpy(stored["images"]), attacked
         made = self._attack(self.comparison.members[source], attacked)
         room = settings.keep_images == "auto" and store.has_room(made.nbytes * len(self.comparison.members))
         if room or settings.keep_images == "yes":
-            store.save_images(key, made.numpy())
+            store.save_arrays("adversarial", key, {"images": made.numpy()})
         return made, attacked
 
     def _attack(self, member: Member, attacked: NDArray[np.intp]) -> Tensor:

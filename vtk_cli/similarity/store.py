@@ -3,10 +3,10 @@
     clean/KEY.npz         logits of a network on the images
     noise/KEY.npz         its predictions under random noise
     rows/KEY.npz          for the images attacked against one network: which other networks they fool, one bit an image
-    adversarial/KEY.npy   those images, if there is room
+    adversarial/KEY.npz   those images, if there is room
 
-Any file may be deleted: it is made again. Files are written whole and rows are locked, so any number of processes may
-work on one store, in any order, and be killed at any moment.
+Any file may be deleted: it is made again, and so is one whose checksum (zip's CRC-32) is wrong. Files are written whole
+and rows are locked, so any number of processes may work on one store, in any order, and be killed at any moment.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Store:
     def save_arrays(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Store `arrays` under (`kind`, `key`), whole or not at all."""
         with atomic_path(self.folder / kind / f"{key}.npz") as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **dict(arrays))
+            np.savez(stream, allow_pickle=False, **dict(arrays))
 
     def row(self, key: str, images: int) -> dict[str, Bits]:
         """Target key -> (images,) bits of a row; empty where nothing is stored."""
@@ -65,23 +65,6 @@ class Store:
     def save_row(self, key: str, row: Mapping[str, Bits]) -> None:
         """Store a row: target key -> (images,) bits."""
         self.save_arrays("rows", key, {target: np.packbits(bits) for target, bits in row.items()})
-
-    def images(self, key: str) -> NDArray[np.uint8] | None:
-        """Stored adversarial images, mapped from disk; None where there are none or the file is torn."""
-        path = self.folder / "adversarial" / f"{key}.npy"
-        try:
-            stored: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            return None
-        except (OSError, EOFError, ValueError):
-            path.unlink(missing_ok=True)
-            return None
-        return stored
-
-    def save_images(self, key: str, images: NDArray[np.uint8]) -> None:
-        """Store adversarial images (n, 3, H, W)."""
-        with atomic_path(self.folder / "adversarial" / f"{key}.npy") as temporary, temporary.open("wb") as stream:
-            np.save(stream, images, allow_pickle=False)
 
     def has_room(self, size: int) -> bool:
         """Whether the disk would still be mostly free after `size` more bytes."""

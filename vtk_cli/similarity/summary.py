@@ -30,7 +30,7 @@ def summary(result: Result, sections: Sequence[Section], rows: Rows, about: str)
             "label": member.label,
             "spec": member.name.spec,
             "timm_name": member.name.name if member.name.kind in {"timm", "file"} else None,
-            "tag": member.name.tag or None,
+            "tag": None if member.name.kind == "file" or member.is_trained_here else member.name.tag or None,
             "weights": member.origin,
             "weights_sha256": member.weights_sha256,
             "input_size": member.size,

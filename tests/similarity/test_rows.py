@@ -1,0 +1,243 @@
+"""Rows: what is computed, how often, and what it may depend on."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vtk_cli.errors import UserError
+from vtk_cli.similarity.sat import sat_matrix
+
+from .conftest import CLASSES, reordered, small_images, small_member, small_net
+
+
+def test_n_networks_cost_n_attacks_and_n_squared_evaluations_and_nothing_the_second_time(make_rows):
+    first = make_rows([small_member(seed) for seed in range(5)])
+    bits = first.bits()
+    assert (first.work.attacks, first.work.evaluations) == (5, 25)
+    second = make_rows([small_member(seed) for seed in range(5)])
+    assert np.array_equal(second.bits().wrong, bits.wrong)
+    assert (second.work.attacks, second.work.evaluations) == (0, 0)
+
+
+def test_a_new_network_costs_its_own_attack_and_a_row_and_a_column_of_evaluations(make_rows):
+    make_rows([small_member(seed) for seed in range(4)]).bits()
+    grown = make_rows([small_member(seed) for seed in range(5)])
+    bits = grown.bits()
+    assert (grown.work.attacks, grown.work.evaluations) == (1, 2 * 4 + 1)
+    fresh = make_rows([small_member(seed) for seed in range(5)], folder="fresh").bits()
+    assert np.array_equal(bits.wrong, fresh.wrong)
+
+
+def test_without_kept_images_a_new_network_costs_every_attack_and_gives_the_same_bits(make_rows):
+    make_rows([small_member(seed) for seed in range(3)], keep_images="no").bits()
+    grown = make_rows([small_member(seed) for seed in range(4)], keep_images="no")
+    bits = grown.bits()
+    assert grown.work.attacks == 4
+    assert np.array_equal(bits.wrong, make_rows([small_member(seed) for seed in range(4)], folder="fresh").bits().wrong)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attack": {"eps": 16 / 255}},
+        {"attack": {"steps": 5}},
+        {"attack": {"seed": 1}},
+        {"attack": {"name": "mifgsm"}},
+        {"attack": {"random_start": False}},
+        {"attack_precision": "bf16"},
+        {"precision": "bf16"},
+        {"images": small_images(seed=7)},
+    ],
+)
+def test_whatever_shapes_a_row_is_in_its_key(make_rows, change):
+    plain, other = make_rows(), make_rows(**change)
+    assert plain.key(0) != other.key(0)
+    other.bits()
+    assert other.work.attacks == 3
+
+
+def test_weights_and_normalisation_are_in_the_key_and_the_batch_size_is_not(make_rows):
+    plain = make_rows()
+    changed_net = small_net(0)
+    changed_net[0].weight.data[0, 0, 0, 0] += 1e-3
+    members = [small_member(0, changed_net), small_member(1), small_member(2)]
+    assert make_rows(members).key(0) != plain.key(0)
+    darker = dataclasses.replace(small_member(0), mean=(0.4,) * 3)
+    assert make_rows([darker, small_member(1)]).key(0) != plain.key(0)
+    assert make_rows(batch_size=7).key(0) == plain.key(0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_the_batch_size_changes_no_bit(make_rows, batch_size):
+    expected = make_rows().bits()
+    bits = make_rows(folder="other", batch_size=batch_size).bits()
+    assert np.array_equal(bits.wrong, expected.wrong)
+    assert np.array_equal(bits.noisy_wrong, expected.noisy_wrong)
+
+
+def test_the_order_of_images_changes_no_image_s_bits(make_rows):
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(3)).numpy()
+    expected = make_rows().bits()
+    bits = make_rows(images=reordered(small_images(), order), folder="other").bits()
+    assert np.array_equal(bits.wrong, expected.wrong[:, :, order])
+    assert np.array_equal(bits.noisy_wrong, expected.noisy_wrong[:, order])
+
+
+def test_only_images_that_the_source_gets_right_are_attacked(make_rows):
+    rows = make_rows()
+    made, attacked = rows.attacked_images(1)
+    assert np.array_equal(attacked, np.flatnonzero(rows.comparison.correct[1]))
+    originals = rows.comparison.images.pixels(None)[attacked]
+    assert (made.int() - originals.int()).abs().max() <= 32
+    assert 0 < len(attacked) < 40
+    assert not rows.bits().wrong[1][:, ~rows.comparison.correct[1]].any()
+
+
+def test_sat_of_a_network_with_itself_is_log_100_when_the_attack_always_succeeds(make_rows):
+    twice = [small_member(0), small_member(0, label="again")]
+    rows = make_rows(twice, attack={"eps": 0.5, "steps": 10, "step_size": 0.1})
+    bits = rows.bits()
+    assert rows.work.attacks == 1  # one network under two names is attacked once
+    assert bits.wrong[0, 0].all()
+    matrix = sat_matrix(bits)
+    assert matrix.score[0, 1] == matrix.score[0, 0] == pytest.approx(np.log(100), abs=1e-12)
+
+
+def test_permuting_the_classes_of_all_networks_leaves_sat_unchanged(make_rows):
+    permutation = torch.tensor([2, 0, 3, 1])
+
+    def permuted(seed):
+        net = small_net(seed)
+        net[-1].weight.data = net[-1].weight.data[permutation]
+        net[-1].bias.data = net[-1].bias.data[permutation]
+        return net
+
+    images = small_images()
+    relabelled = dataclasses.replace(images, labels=permutation.argsort()[images.labels], fingerprint="relabelled")
+    expected = sat_matrix(make_rows().bits()).score
+    members = [small_member(seed, permuted(seed)) for seed in range(3)]
+    assert np.array_equal(sat_matrix(make_rows(members, images=relabelled).bits()).score, expected)
+
+
+class Unsteady(nn.Module):
+    """Drops features at test time as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = small_net(0)
+
+    def forward(self, x):
+        return self.net(F.dropout(x, 0.5, training=True))
+
+
+def test_a_network_that_answers_differently_each_time_is_named(make_rows, capsys):
+    make_rows([small_member(0, Unsteady(), label="unsteady"), small_member(1)])
+    assert "unsteady answers the same images differently" in capsys.readouterr().err
+
+
+def test_a_gradient_that_vanishes_is_named(make_rows, capsys):
+    net = small_net(0)
+    net[-1].weight.data *= 1e5
+    net[-1].bias.data *= 1e5
+    make_rows([small_member(0, net, label="saturated"), small_member(1)]).row(0)
+    assert "saturated: the loss has no gradient" in capsys.readouterr().err
+
+
+def test_logits_that_are_not_finite_are_an_error_with_network_and_image(make_rows):
+    net = small_net(1)
+    net[-1].bias.data[2] = torch.nan
+    with pytest.raises(UserError, match=r"broken: gives NaN or infinite logits on 40 of 40 images \(first image-0"):
+        make_rows([small_member(0), small_member(1, net, label="broken")])
+
+
+def test_networks_of_different_classes_cannot_be_compared(make_rows):
+    wider = small_net(1)
+    wider[-1] = nn.Linear(8 * 36, CLASSES + 1)
+    with pytest.raises(UserError, match="net0 has 4 classes, wide has 5"):
+        make_rows([small_member(0), small_member(1, wider, label="wide")])
+
+
+def test_more_classes_of_images_than_of_the_network_ask_for_a_class_map(make_rows):
+    images = dataclasses.replace(small_images(), classes=10)
+    with pytest.raises(UserError, match="10 classes of images, but net0 has 4; give --class-map"):
+        make_rows(images=images)
+
+
+def test_without_labels_the_class_is_the_one_all_networks_agree_on(make_rows):
+    rows = make_rows(images=small_images(labels="nobody"))
+    predictions = rows.comparison.logits.argmax(axis=2)
+    agree = (predictions == predictions[0]).all(axis=0)
+    assert 0 < agree.sum() < 40
+    assert np.array_equal(rows.comparison.labels.numpy() >= 0, agree)
+    assert all(np.array_equal(right, agree) for right in rows.comparison.correct)
+    assert (sat_matrix(rows.bits()).n_common == agree.sum()).all()
+
+
+def test_a_row_that_is_interrupted_leaves_nothing_half_done(make_rows):
+    calls = 0
+
+    class Stop(Exception):
+        pass
+
+    def check():
+        nonlocal calls
+        calls += 1
+        if calls > 12:
+            raise Stop
+
+    complete = make_rows()  # the clean passes are done
+    rows = make_rows(check=check)
+    with pytest.raises(Stop):
+        rows.bits()
+    again = make_rows()
+    finished = sum(again.is_finished(source) for source in range(3))
+    assert finished < 3
+    assert not list(again.passes.store.folder.rglob(".tmp-*"))
+    bits = again.bits()
+    assert again.work.attacks == 3 - finished or again.work.attacks == 2 - finished
+    assert np.array_equal(bits.wrong, make_rows(folder="fresh").bits().wrong)
+    assert complete.work.attacks == 0
+
+
+@pytest.mark.parametrize("kind", ["clean", "noise", "rows", "adversarial"])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "flipped", "garbage"])
+def test_a_torn_file_of_the_store_is_made_again(make_rows, kind, damage):
+    expected = make_rows().bits()
+    for path in (make_rows().passes.store.folder / kind).iterdir():
+        content = path.read_bytes()
+        middle = len(content) // 2
+        damaged = {
+            "cut": content[: len(content) // 2],
+            "emptied": b"",
+            "flipped": content[:middle] + bytes([content[middle] ^ 0x10]) + content[middle + 1 :],
+            "garbage": b"not an array" * 10,
+        }[damage]
+        path.write_bytes(damaged)
+    bits = make_rows([small_member(seed) for seed in range(3)]).bits()
+    assert np.array_equal(bits.wrong, expected.wrong)
+    assert np.array_equal(bits.correct, expected.correct)
+
+
+def test_a_row_that_another_process_holds_is_not_waited_for(make_rows):
+    rows = make_rows()
+    busy = pytest.raises(UserError, match="another process is at work on this row")
+    with rows.passes.store.working_on(rows.key(0), wait=True), busy:
+        rows.row(0, wait=False)
+    rows.row(0, wait=False)
+
+
+def test_the_measures_beside_sat_are_one_for_a_network_with_itself(make_rows):
+    from vtk_cli.similarity import other_measures
+
+    rows = make_rows([small_member(0), small_member(0, label="again"), small_member(1)])
+    for name in ("agreement", "grad-cos", "cka"):
+        matrix = other_measures.measure(name, rows.passes, rows.comparison, seed=0)
+        assert matrix[0, 1] == pytest.approx(1.0, abs=1e-6), name
+        assert matrix[0, 2] < 1.0, name
+    divergence = other_measures.measure("jsd", rows.passes, rows.comparison, seed=0)
+    assert divergence[0, 1] == pytest.approx(0.0, abs=1e-9)
+    assert divergence[0, 2] > 0
