@@ -10,7 +10,16 @@ from pycocotools.coco import COCO
 
 from vtk_cli.data import digits_coco
 from vtk_cli.data.digits import SPLITS, load_digits_split
-from vtk_cli.data.digits_coco import SIDE, build_digits_coco, draw_scenes, visible_masks
+from vtk_cli.data.digits_coco import (
+    LARGEST_CROP,
+    SIDE,
+    SMALLEST_CROP,
+    STREAM,
+    build_digits_coco,
+    draw_scenes,
+    visible_masks,
+)
+from vtk_cli.data.painting import load_photos, photo_crop
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +85,23 @@ def test_the_masks_of_a_scene_are_disjoint_and_some_digits_are_occluded(loaded):
     assert occluded >= 5
 
 
-def test_a_mask_is_where_the_picture_was_painted():
-    """Inside a mask the colour is nearly constant (one colour), unlike the photo around it."""
-    scene = next(draw_scenes("train", 1))
-    for instance in scene.instances:
-        inside = scene.image[instance.visible].astype(float)
-        assert np.median(np.abs(inside - np.median(inside, 0)).sum(1)) < 12
+def test_a_mask_is_where_the_digit_outweighs_the_background():
+    """Of scenes with one digit: opacity as seen, |image - background| / |colour - background|, against one half."""
+    photos, compared = load_photos(), 0
+    for index, scene in enumerate(draw_scenes("train", 30)):
+        if len(scene.instances) > 1:
+            continue
+        rng = np.random.default_rng([STREAM, 0, index])
+        photo = photos[int(rng.integers(2))]
+        background = photo_crop(photo, SIDE, rng, smallest=SMALLEST_CROP, largest=LARGEST_CROP).astype(float)
+        mask = scene.instances[0].visible
+        colour = np.median(scene.image[mask], 0)
+        distance = np.linalg.norm(colour - background, axis=-1)
+        seen = np.linalg.norm(scene.image - background, axis=-1) / np.maximum(distance, 1)
+        clear = (np.abs(seen - 0.5) > 0.03) & (distance > 50)  # bytes are rounded, the colour is estimated
+        assert ((seen > 0.5) != mask)[clear].sum() <= 0.01 * mask.sum()
+        compared += 1
+    assert compared >= 3
 
 
 def test_a_later_layer_hides_what_it_covers():

@@ -94,11 +94,11 @@ def test_lists_name_every_clip_with_its_label_and_folder(clips, clips_folder):
 
 @pytest.mark.parametrize("split", ["train", "val-iid"])
 def test_the_background_agrees_with_the_label_in_nine_clips_of_ten(split):
-    pairs = [label_and_family(split, index) for index in range(4 * 30)]
-    assert Counter(label for label, _ in pairs) == dict.fromkeys(range(4), 30)
+    pairs = [label_and_family(split, index) for index in range(4 * 90)]
+    assert Counter(label for label, _ in pairs) == dict.fromkeys(range(4), 90)
     for label in range(4):
         families = Counter(family for other, family in pairs if other == label)
-        assert families == {label: 27, **dict.fromkeys(set(range(4)) - {label}, 1)}
+        assert families == {label: 81, **dict.fromkeys(set(range(4)) - {label}, 3)}
 
 
 def test_the_background_of_val_is_independent_of_the_label():
