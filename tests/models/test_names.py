@@ -141,6 +141,16 @@ def test_a_file_alone_must_say_its_architecture(tmp_path: Path) -> None:
         parse_network("nowhere.safetensors")
 
 
+@pytest.mark.parametrize("architecture", ["py:os:abort", "hub:acme/net"])
+def test_a_file_does_not_choose_what_code_runs_or_what_is_fetched(tmp_path: Path, architecture: str) -> None:
+    file = tmp_path / "net.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(1)}, file, metadata={"architecture": architecture})
+    with pytest.raises(
+        UserError, match=f"may not name the architecture '{architecture}' itself; name its architecture"
+    ):
+        parse_network(str(file))
+
+
 def test_a_file_whose_name_holds_an_equals_sign_is_still_a_file(tmp_path: Path) -> None:
     file = tmp_path / "lr=0.1.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(1)}, file, metadata={"architecture": "resnet18"})

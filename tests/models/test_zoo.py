@@ -170,6 +170,8 @@ def test_a_file_that_describes_itself_is_rebuilt_from_its_path_alone(tmp_path: P
     [
         ("model_args", "[1]", "model_args that are no JSON object"),
         ("model_args", "{", "model_args that are no JSON object"),
+        ("model_args", '{"checkpoint_path": "x.pt"}', "may not set checkpoint_path"),
+        ("model_args", '{"depth_of_time": 3}', "cannot be used .TypeError: .*depth_of_time"),
         ("pixels", "{}", "does not describe a preprocessing"),
         ("pixels", '{"input_size": [32, 64]}', "only square inputs"),
     ],

@@ -21,6 +21,18 @@ from vtk_cli.models.names import NetworkName
 from vtk_cli.models.preprocessing import PixelConfig, pixels_from_json, timm_pixels, torchvision_pixels
 from vtk_cli.models.weights import NAME_ITS_ARCHITECTURE, head_classes, load_exactly, mismatch
 
+_NOT_FOR_FILES = {
+    "num_classes",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "weights",
+    "weights_backbone",
+}
+"""Arguments of the constructors that read or fetch other files, or that the weights decide."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -49,7 +61,7 @@ def timm_network(
         source: what timm calls it: `architecture.tag`, or `local-dir:FOLDER` of a hub repository.
         weights: None for random ones.
         num_classes: of a network with random weights; weights bring their own.
-        model_args: for the constructor, before those the weight file names.
+        model_args: for the constructor; they win over those the weight file names.
 
     Raises:
         UserError: the weights do not fit.
@@ -85,7 +97,10 @@ def torchvision_network(
         classes = (head_classes(weights.state) if weights else None) or num_classes
         if classes is not None:
             arguments["num_classes"] = classes
-        module = models.get_model(architecture, weights=None, **arguments)
+        try:
+            module = models.get_model(architecture, weights=None, **arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"cannot be built with {arguments} ({_described(error)})", name.spec) from error
         if weights is not None:
             load_exactly(module, weights.state, str(weights.path))
     return module, _own_pixels(weights) or torchvision_pixels(entry, arguments, name.spec)
@@ -133,12 +148,19 @@ def _filled(source: str, weights: Weights, overlay: Mapping[str, Any], arguments
     try:
         module = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except Exception as error:  # a conversion may stumble anywhere over tensors it did not expect
-        differs = mismatch(timm.create_model(source, **arguments), weights.state)
-        what = differs or f"the weights cannot be used ({_described(error)})"
+        what = _misfit(source, weights, arguments) or f"the weights cannot be used ({_described(error)})"
         raise UserError(what, str(weights.path), NAME_ITS_ARCHITECTURE) from error
     module.pretrained_cfg.pop("state_dict", None)  # else the network would carry its weights twice
     filled: nn.Module = module
     return filled
+
+
+def _misfit(source: str, weights: Weights, arguments: Mapping[str, Any]) -> str:
+    """How `weights` differ from what the timm network needs; empty if they do not, or it cannot be built at all."""
+    try:
+        return mismatch(timm.create_model(source, **arguments), weights.state)
+    except Exception:  # noqa: BLE001 - arguments it does not take: the caller says what was wrong first
+        return ""
 
 
 def _timm_heads(name: NetworkName) -> tuple[str, ...]:
@@ -153,9 +175,11 @@ def _model_args(weights: Weights | None) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError:
         found = None
+    where = str(weights.path) if weights else ""
     if not isinstance(found, dict):
-        where = str(weights.path) if weights else ""
         raise UserError("its metadata has model_args that are no JSON object", where, "write the file anew")
+    if forbidden := _NOT_FOR_FILES & found.keys():
+        raise UserError(f"its metadata may not set {', '.join(sorted(forbidden))}", where, "write the file anew")
     return found
 
 

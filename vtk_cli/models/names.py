@@ -339,6 +339,8 @@ def _file_alone(spec: str, path: Path) -> NetworkName:
     architecture = file_metadata(path).get("architecture", "")
     if not architecture:
         raise UserError("does not say what architecture it is for", str(path), advice)
+    if architecture.startswith(("py:", "hub:")):  # a file must not choose what code runs or what is fetched
+        raise UserError(f"may not name the architecture {architecture!r} itself", str(path), advice)
     try:
         named = parse_architecture(architecture)
     except UserError as error:
