@@ -112,6 +112,14 @@ def test_debug_shows_the_traceback_as_well(capsys):
     assert err.endswith("did you mean 8/255?\n")
 
 
+@pytest.mark.parametrize("arguments", [[], ["data"]])
+def test_a_group_alone_shows_its_help_and_nothing_else(arguments, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert "Usage: vtk" in out
+    assert err == ""
+
+
 def test_help_lists_every_subcommand_and_no_other(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out

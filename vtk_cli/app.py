@@ -88,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console().error(str(error))
         return error.exit_code
     except TyperException as error:
+        if not error.message:  # a group alone has shown its help
+            return ExitCode.USAGE
         Console().error(" ".join(error.format_message().replace("Value error, ", "").split()))
         return ExitCode.USAGE
     except (KeyboardInterrupt, Abort):

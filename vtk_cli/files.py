@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ TEMPORARY_PREFIX = ".tmp-"
 """What the names of files begin with while they are being written."""
 
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_A_FOLDER = {errno.EEXIST, errno.ENOTDIR}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -51,6 +53,8 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: no space left to write; free some space and run the same command again"
                 " (earlier results are intact)"
             ) from error
+        if error.errno in _NOT_A_FOLDER:
+            raise UserError("a file is in the way of a folder", str(path), "choose another folder") from error
         if error.errno in _NOT_WRITABLE:
             raise UserError("cannot be written", str(path), "choose another folder or mend its rights") from error
         raise
@@ -79,12 +83,23 @@ def temporary_path(folder: Path, suffix: str = "") -> Iterator[Path]:
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{suffix}"
+        temporary = folder / f"{TEMPORARY_PREFIX}{_owner()}{uuid.uuid4().hex}{suffix}"
         temporary.touch(exist_ok=False)
     try:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers of this machine left under `folder` when they were killed; those at work keep theirs.
+
+    For folders that several processes write to; whoever owns a folder alone may remove every `.tmp-...` in it.
+    """
+    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        host, _, rest = leftover.name.removeprefix(TEMPORARY_PREFIX).rpartition("~")[0].rpartition("~")
+        if host == socket.gethostname() and rest.isdecimal() and not _is_alive(int(rest)):
+            leftover.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -137,6 +152,20 @@ def lock(path: Path, *, wait: bool = True, busy: str = "in use by another proces
         yield
     finally:
         held.release()
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}~{os.getpid()}~"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

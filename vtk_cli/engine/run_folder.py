@@ -80,6 +80,8 @@ class RunFolder:
             device: the run's device, for the record.
             may_change: options that may differ from the earlier run in the folder, `attack.steps` for a nested one.
 
+        A run that ends in a `UserError` before it made anything leaves no folder behind.
+
         Raises:
             UserError: `out` holds another run or foreign files, or another process owns the folder.
             JobError: the disk is full.
@@ -91,6 +93,7 @@ class RunFolder:
             else:
                 path = _own_chosen(stack, out, wanted, may_change)
             _remove_leftovers(path)
+            is_new = _read_record(path) is None
             record = _new_record(command, seed, device, _read_record(path))
             run = cls(path, record)
             write_text(path / CONFIG, wanted.text())
@@ -99,6 +102,11 @@ class RunFolder:
             console.detail(f"{'resumed' if record['history'] else 'started'}: {' '.join(sys.argv)}")
             try:
                 yield run
+            except UserError as error:
+                run._leave(error, console)
+                if is_new:
+                    _remove_if_bare(path)
+                raise
             except BaseException as error:
                 run._leave(error, console)
                 raise
@@ -231,6 +239,15 @@ def _remove_leftovers(path: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _remove_if_bare(path: Path) -> None:
+    """Remove a folder that holds nothing but a run's own records, and the folders above that are empty then."""
+    if {entry.name for entry in path.iterdir()} <= {LOCK, LOG, CONFIG, RECORD}:
+        shutil.rmtree(path, ignore_errors=True)
+        for parent in [*path.parents][:2]:
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode, JobError, UserError
-from vtk_cli.files import cache_folder
+from vtk_cli.files import cache_folder, remove_leftovers
 from vtk_cli.models.names import NetworkName, read_network_list
 from vtk_cli.options import flag_name, option_fields
 from vtk_cli.similarity import analysis
@@ -86,7 +86,7 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
             console=console,
             seed=options.seed,
             device=str(device),
-            may_change=_MAY_CHANGE,
+            may_change=_MAY_CHANGE if options.out else (),
         ) as run,
         stop_requests() as stop,
     ):
@@ -124,7 +124,7 @@ def analyse_matrix(options: SimilarityOptions, console: Console) -> ExitCode:
         console=console,
         seed=options.seed,
         device="none",
-        may_change=_MAY_CHANGE,
+        may_change=_MAY_CHANGE if options.out else (),
     ) as run:
         sections = analysis.matrix_sections(names, score, options)
         data = {section.key: plain(section.data) for section in sections}
@@ -165,7 +165,9 @@ def _prepare(
         protocol=options.protocol,
         keep_images=options.cache_adv,
     )
-    passes = Passes(Pool(members, device), _store(options), settings, device, console, check)
+    store = _store(options)
+    remove_leftovers(store.folder)
+    passes = Passes(Pool(members, device), store, settings, device, console, check)
     comparison = passes.compare(members, images)
     _require_sense(comparison)
     return Rows(passes, comparison)
