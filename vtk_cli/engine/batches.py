@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -21,7 +22,7 @@ from vtk_cli.errors import UserError, VtkError
 
 
 class Batches(Protocol):
-    """Where a training loop gets its batches."""
+    """Where a training loop gets its batches. One that keeps processes has a `close()` too, called after training."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -153,7 +154,8 @@ class LoaderBatches:
     ) -> None:
         self._order = EpochOrder(len(cast("Sized", dataset)), batch_size, seed, world)
         self._keys = _KeyedBatches(self._order)
-        self._loader = DataLoader(
+        self._make_loader = partial(
+            DataLoader,
             _SeededDataset(dataset, seed),
             batch_sampler=self._keys,
             num_workers=workers,
@@ -164,6 +166,7 @@ class LoaderBatches:
             # Its own generator: the loader draws from it at the start of every epoch, also of one that is resumed.
             generator=torch.Generator(),
         )
+        self._loader: DataLoader[Any] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -177,10 +180,20 @@ class LoaderBatches:
             VtkError: the one that the data set raised for a sample.
         """
         self._keys.epoch, self._keys.start = epoch, start
+        if self._loader is None:
+            self._loader = self._make_loader()
         for batch in self._loader:
             if isinstance(batch, _Refused):
+                self.close()
                 raise batch.error
             yield tuple(batch)  # pinning makes a list of it
+
+    def close(self) -> None:
+        """End the worker processes; another epoch starts new ones.
+
+        Left to the garbage collector, torch may wait for them in vain for seconds.
+        """
+        self._loader = None
 
 
 @dataclass

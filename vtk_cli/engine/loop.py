@@ -165,11 +165,22 @@ def fit(
     log = MetricsLog(metrics if world.is_main else None)
     loop = _Loop(updater, batches, plan=plan, evaluate=evaluate, checkpoints=checkpoints, log=log, world=world)
     loop.restore(console)
-    with stop_requests() as stop, loop.shown(console, description) as progress:
+    with stop_requests() as stop, loop.shown(console, description) as progress, _closed(batches):
         loop.run(stop, progress)
     history = tuple(log.rows)
     last = next((row for row in reversed(history) if "epoch" in row), {})
     return FitResult(updater.model.eval(), updater.averaged_model, loop.updates, last, history)
+
+
+@contextmanager
+def _closed(holder: object) -> Iterator[None]:
+    """Afterwards `holder` is closed, if it has a `close`: what runs for it ends now, also after an error."""
+    try:
+        yield
+    finally:
+        close = getattr(holder, "close", None)
+        if close is not None:
+            close()
 
 
 class _Loop:
@@ -226,19 +237,22 @@ class _Loop:
     def _train_epoch(self, stop: StopRequest, progress: Progress) -> None:
         self.updater.model.train()
         batches = self.batches.epoch(self.epoch, self.position)
-        while group := list(islice(batches, self.plan.accumulate)):
-            self.updater(group, self.epoch, self.updates, self.meter)
-            self.position += len(group)
-            self.updates += 1
-            steps = self.plan.log_steps
-            if steps is not None and self.updates % steps == 0:
-                self.meter.read()
-                self.log.append({"step": self.updates, "loss": self.meter.window.value, "lr": self.updater.lr})
-                self.meter.window = Mean()
-            if self.updates >= self._next_beat or self._is_save_step() or self._is_epoch_done():
-                self._beat(stop, progress)
+        with _closed(batches):
+            while group := list(islice(batches, self.plan.accumulate)):
+                self.updater(group, self.epoch, self.updates, self.meter)
+                self.position += len(group)
+                self.updates += 1
+                if self.plan.log_steps is not None and self.updates % self.plan.log_steps == 0:
+                    self._log_step()
+                if self.updates >= self._next_beat or self._is_save_step() or self._is_epoch_done():
+                    self._beat(stop, progress)
         if not self._is_epoch_done():
             raise ValueError(f"an epoch of {self.batches.steps_per_epoch} batches ended after {self.position}")
+
+    def _log_step(self) -> None:
+        self.meter.read()
+        self.log.append({"step": self.updates, "loss": self.meter.window.value, "lr": self.updater.lr})
+        self.meter.window = Mean()
 
     def _is_epoch_done(self) -> bool:
         return self.position == self.batches.steps_per_epoch
