@@ -141,7 +141,7 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path):
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 10.5, float("nan")])
 def test_a_value_out_of_range_is_refused_wherever_it_comes_from(value):
-    with pytest.raises(UserError, match="--sigma: .* out of range; give a number above 0, at most 10"):
+    with pytest.raises(UserError, match=r"--sigma: .* out of range; give a number above 0, at most 10"):
         BlurOptions(sigma=value)
 
 

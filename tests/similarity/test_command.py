@@ -381,7 +381,9 @@ def test_networks_that_classify_nothing_correctly_are_told_apart_from_a_bad_run(
 def test_a_full_disk_is_one_line_and_exit_code_1_and_earlier_results_are_intact(run, result, tiny_disk, monkeypatch):
     first = result(*PAIR)
     before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
-    code, out, err = run("resnet18", "resnet34", *FAST, "--seed", "3", "--store", tiny_disk / "rows", "--cache-adv", "yes")
+    code, out, err = run(
+        "resnet18", "resnet34", *FAST, "--seed", "3", "--store", tiny_disk / "rows", "--cache-adv", "yes"
+    )
     assert code == 1
     assert out == ""
     assert "no space left" in one_line(err)

@@ -88,10 +88,11 @@ class RunFolder:
         """
         wanted = RunConfig.of(command, config)
         with ExitStack() as stack:
+            made: list[Path] = []
             if out is None:
-                path = _own_default(stack, name, wanted, may_change)
+                path = _own_default(stack, name, wanted, may_change, made)
             else:
-                path = _own_chosen(stack, out, wanted, may_change)
+                path = _own_chosen(stack, out, wanted, may_change, made)
             _remove_leftovers(path)
             is_new = _read_record(path) is None
             record = _new_record(command, seed, device, _read_record(path))
@@ -105,7 +106,7 @@ class RunFolder:
             except UserError as error:
                 run._leave(error, console)
                 if is_new:
-                    _remove_if_bare(path)
+                    _remove_if_bare(path, made)
                 raise
             except BaseException as error:
                 run._leave(error, console)
@@ -150,9 +151,11 @@ class RunFolder:
         write_json(self.path / RECORD, self._record)
 
 
-def _own_chosen(stack: ExitStack, out: Path, wanted: RunConfig, may_change: Collection[str]) -> Path:
-    """Own the folder that the user chose, or say why it cannot be."""
-    _make(out)
+def _own_chosen(
+    stack: ExitStack, out: Path, wanted: RunConfig, may_change: Collection[str], made: list[Path]
+) -> Path:
+    """Own the folder that the user chose, or say why it cannot be; `made` gets the folders that are new."""
+    _make(out, made)
     strangers = _strangers(out)
     if strangers:
         raise UserError(
@@ -178,14 +181,16 @@ def _own_chosen(stack: ExitStack, out: Path, wanted: RunConfig, may_change: Coll
     return out
 
 
-def _own_default(stack: ExitStack, name: str, wanted: RunConfig, may_change: Collection[str]) -> Path:
+def _own_default(
+    stack: ExitStack, name: str, wanted: RunConfig, may_change: Collection[str], made: list[Path]
+) -> Path:
     """Own the first of `runs/COMMAND/DATE-NAME`, `...-2`, `...-3` that is free or holds this very run."""
     base = Path("runs", _file_name(wanted.command), f"{date.today().isoformat()}-{_file_name(name)}")
     for number in count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not _may_use(path, wanted, may_change):
             continue
-        _make(path)
+        _make(path, made)
         with ExitStack() as attempt:
             attempt.enter_context(_owned(path))
             if _may_use(path, wanted, may_change):  # another process may have been quicker
@@ -205,9 +210,10 @@ def _may_use(path: Path, wanted: RunConfig, may_change: Collection[str]) -> bool
     return earlier.command == wanted.command and wanted.changes_from(earlier).keys() <= set(may_change)
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, made: list[Path]) -> None:
     if path.exists() and not path.is_dir():
         raise UserError("is a file, not a folder", str(path), "choose another --out")
+    made.extend(folder for folder in (path, *path.parents) if not folder.exists())
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
@@ -241,13 +247,16 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _remove_if_bare(path: Path) -> None:
-    """Remove a folder that holds nothing but a run's own records, and the folders above that are empty then."""
-    if {entry.name for entry in path.iterdir()} <= {LOCK, LOG, CONFIG, RECORD}:
-        shutil.rmtree(path, ignore_errors=True)
-        for parent in [*path.parents][:2]:
-            with suppress(OSError):
-                parent.rmdir()
+def _remove_if_bare(path: Path, made: list[Path]) -> None:
+    """Remove a run's own records where there is nothing else, and of the folders those that were made for it."""
+    entries = [*path.iterdir()]
+    if not {entry.name for entry in entries} <= {LOCK, LOG, CONFIG, RECORD}:
+        return
+    with suppress(OSError):
+        for entry in entries:
+            entry.unlink()
+        for folder in made:
+            folder.rmdir()
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

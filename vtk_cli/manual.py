@@ -1,0 +1,148 @@
+"""The manual pages and the completion scripts, made from the commands themselves: `python -m vtk_cli.manual`.
+
+Writes `man/vtk.1`, a page a subcommand, and `completions/` for bash, zsh and fish into the current directory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.text import Text
+
+from vtk_cli import __version__
+from vtk_cli.app import SUBCOMMANDS, app
+from vtk_cli.errors import ExitCode
+from vtk_cli.files import write_text
+
+_RELEASED = "2026-11-23"
+_COMPLETIONS = {"bash": "vtk.bash", "zsh": "_vtk", "fish": "vtk.fish"}
+_EXIT_STATUS = {
+    ExitCode.DONE: "done.",
+    ExitCode.FAILED: "the job failed: a full disk, a loss that is not finite, a claim that does not hold.",
+    ExitCode.USAGE: "wrong usage or wrong input; one line on standard error says what, where, and what would be right.",
+    ExitCode.PREEMPTED: "stopped by SIGTERM or SIGUSR1 after its state was saved: queue it again.",
+    ExitCode.INTERRUPTED: "interrupted.",
+}
+_ENVIRONMENT = {
+    "VTK_CACHE": "the folder for embedded datasets, trained networks and finished rows; by default that of the user.",
+    "HF_HUB_OFFLINE": "set to 1, published weights are looked for on this machine only.",
+    "NO_COLOR": "set, nothing is coloured.",
+}
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and what it holds."""
+    group = typer.main.get_command(app)
+    pages = {Path("man/vtk.1"): _page("vtk", group, {name: line for name, (_, line) in SUBCOMMANDS.items()})}
+    for name, (module, _) in SUBCOMMANDS.items():
+        command = typer.main.get_command(importlib.import_module(module).app)
+        pages[Path(f"man/vtk-{name}.1")] = _page(f"vtk {name}", command, {})
+    return pages | {Path("completions", file): _completion(shell) for shell, file in _COMPLETIONS.items()}
+
+
+def _completion(shell: str) -> str:
+    """The script with which `shell` asks the program itself for completions."""
+    asked = {**os.environ, "_VTK_COMPLETE": f"source_{shell}"}
+    command = [sys.executable, "-m", "vtk_cli"]
+    script = subprocess.run(command, env=asked, capture_output=True, text=True, check=True).stdout
+    return f"{script.strip()}\n"
+
+
+def _page(name: str, command: Any, children: Mapping[str, str]) -> str:
+    """One manual page, in roff."""
+    title = name.replace(" ", "-")
+    about = inspect.cleandoc(command.help or "").split("\n\n")
+    own = getattr(command, "commands", {}) if not children else {}
+    lines = [
+        f'.TH {title.upper()} 1 {_RELEASED} "vtk {__version__}" "vtk manual"',
+        ".SH NAME",
+        f"{_roff(title)} \\- {_roff(' '.join(about[0].split()).rstrip('.'))}",
+        ".SH SYNOPSIS",
+    ]
+    for words, one in [(name, command), *((f"{name} {child}", each) for child, each in own.items())]:
+        if one is command and own:
+            continue
+        lines += [".nf", f".B {_roff(words)} {_roff(_usage(one))}", ".fi"]
+    lines += [".SH DESCRIPTION", *_paragraphs(_roff(" ".join(paragraph.split())) for paragraph in about[1:] or about)]
+    if children:
+        lines += [".SH COMMANDS"]
+        for child, line in children.items():
+            lines += [".TP", f".BR vtk\\-{_roff(child)} (1)", _roff(line)]
+    for child, each in own.items():
+        lines += [f".SH {_roff(child.upper())}", _roff(" ".join(inspect.cleandoc(each.help or "").split()))]
+        lines += [*_parameters(each)]
+    if not own:
+        lines += [".SH OPTIONS", *_parameters(command)]
+    if command.epilog:
+        examples = re.split(r"\s*·\s*", command.epilog.removeprefix("Examples:"))
+        lines += [".SH EXAMPLES", ".nf", *(_roff(example.strip()) for example in examples), ".fi"]
+    lines += [".SH EXIT STATUS"]
+    for code, meaning in _EXIT_STATUS.items():
+        lines += [".TP", f".B {int(code)}", _roff(meaning)]
+    lines += [".SH ENVIRONMENT"]
+    for variable, meaning in _ENVIRONMENT.items():
+        lines += [".TP", f".B {_roff(variable)}", _roff(meaning)]
+    others = [other for other in ("vtk", *(f"vtk-{child}" for child in SUBCOMMANDS)) if other != title]
+    lines += [".SH SEE ALSO", ", ".join(f"\\fB{_roff(other)}\\fR(1)" for other in others)]
+    return "\n".join(lines) + "\n"
+
+
+def _paragraphs(texts: Iterable[str]) -> list[str]:
+    return [line for text in texts for line in (".PP", text)][1:]
+
+
+def _usage(command: Any) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    shown = [f"{p.metavar or p.name.upper()}{'...' if p.nargs == -1 else ''}" for p in arguments]
+    kind = "COMMAND" if getattr(command, "commands", None) else ""
+    return " ".join(["[OPTIONS]", *shown, kind]).strip()
+
+
+def _parameters(command: Any) -> Iterator[str]:
+    """The options of a command, in the groups of its help."""
+    panel = None
+    for parameter in command.params:
+        heading = parameter.rich_help_panel or ""
+        if heading != panel and heading:
+            yield f".SS {_roff(heading)}"
+        panel = heading
+        names = ", ".join([*parameter.opts, *parameter.secondary_opts])
+        metavar = parameter.metavar or _choices(parameter, command)
+        if parameter.param_type_name == "argument":
+            names, metavar = metavar or str(parameter.name).upper(), ""
+        yield ".TP"
+        yield f"\\fB{_roff(names)}\\fR" + (f" \\fI{_roff(metavar)}\\fR" if metavar else "")
+        yield _roff(Text.from_markup(parameter.help or "").plain) + _default(parameter)
+
+
+def _choices(parameter: Any, command: Any) -> str:
+    """`pgd|apgd` of an option that takes one of a few words; empty for others."""
+    shown = str(parameter.display_type(typer.Context(command)))
+    return shown.strip("<>") if "|" in shown else ""
+
+
+def _default(parameter: Any) -> str:
+    if not parameter.show_default or parameter.default in (None, False, (), []):
+        return ""
+    value = parameter.default
+    return _roff(f" [default: {value:.6g}]" if isinstance(value, float) else f" [default: {value}]")
+
+
+def _roff(text: str) -> str:
+    """Text as roff prints it: backslashes and hyphens escaped, no line that starts with a control character."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
+
+
+if __name__ == "__main__":
+    for path, content in files().items():
+        write_text(path, content)
