@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import resource
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.engine.checkpoint import latest_checkpoint, save_checkpoint
+from vtk_cli.engine.checkpoint import _HashingWriter, latest_checkpoint, save_checkpoint
 from vtk_cli.errors import JobError, UserError
 
 
@@ -145,3 +146,17 @@ def test_what_torch_cannot_save_is_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises((AttributeError, TypeError)):
         save_checkpoint(tmp_path, 1, {"generator": (number for number in range(3))})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_takes_a_part_of_what_is_written_gets_the_rest_too() -> None:
+    """As Linux does with more than 2 GB at once."""
+
+    class Reluctant(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[:7])
+
+    file = Reluctant()
+    writer = _HashingWriter(file)
+    writer.write(bytes(range(100)))
+    assert file.getvalue() == bytes(range(100))
+    assert writer.checksum() == hashlib.sha256(bytes(range(100))).hexdigest()

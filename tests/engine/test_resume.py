@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow  # some twenty trainings in processes of their own
+
 SCRIPT = Path(__file__).with_name("training_runs.py")
 KILLED, PREEMPTED, INTERRUPTED = -9, 75, 130
 

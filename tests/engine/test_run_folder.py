@@ -265,6 +265,36 @@ def test_a_run_left_by_an_error_says_how_it_ended(
     assert f"{status}: {message}" in (tmp_path / "out" / "log.txt").read_text()
 
 
+def refuse_inside(out: Path | None, made: str | None = None) -> None:
+    with run(out=out) as folder:
+        if made is not None:
+            (folder.path / made).touch()
+        raise UserError("no such network")
+
+
+def test_a_run_that_is_refused_at_its_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    for out in (None, tmp_path / "a" / "b" / "c"):
+        with pytest.raises(UserError, match="no such network"):
+            refuse_inside(out)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_refused_leaves_the_folders_that_were_there_before(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "empty").mkdir(parents=True)
+    with pytest.raises(UserError, match="no such network"):
+        refuse_inside(tmp_path / "mine" / "empty")
+    assert list((tmp_path / "mine" / "empty").iterdir()) == []
+
+
+def test_a_run_that_is_refused_later_keeps_what_it_made_and_its_record(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such network"):
+        refuse_inside(tmp_path / "out", "result.npy")
+    assert record(tmp_path / "out")["status"] == "failed"
+    with pytest.raises(UserError, match="no such network"):
+        refuse_inside(tmp_path / "out")
+    assert (tmp_path / "out" / "result.npy").exists()
+
+
 def test_an_error_after_the_end_leaves_the_run_done(tmp_path: Path) -> None:
     def finish_and_fail() -> None:
         with run(out=tmp_path / "out") as folder:

@@ -151,9 +151,7 @@ class RunFolder:
         write_json(self.path / RECORD, self._record)
 
 
-def _own_chosen(
-    stack: ExitStack, out: Path, wanted: RunConfig, may_change: Collection[str], made: list[Path]
-) -> Path:
+def _own_chosen(stack: ExitStack, out: Path, wanted: RunConfig, may_change: Collection[str], made: list[Path]) -> Path:
     """Own the folder that the user chose, or say why it cannot be; `made` gets the folders that are new."""
     _make(out, made)
     strangers = _strangers(out)
@@ -181,9 +179,7 @@ def _own_chosen(
     return out
 
 
-def _own_default(
-    stack: ExitStack, name: str, wanted: RunConfig, may_change: Collection[str], made: list[Path]
-) -> Path:
+def _own_default(stack: ExitStack, name: str, wanted: RunConfig, may_change: Collection[str], made: list[Path]) -> Path:
     """Own the first of `runs/COMMAND/DATE-NAME`, `...-2`, `...-3` that is free or holds this very run."""
     base = Path("runs", _file_name(wanted.command), f"{date.today().isoformat()}-{_file_name(name)}")
     for number in count(1):

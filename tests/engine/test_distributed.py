@@ -1,0 +1,185 @@
+"""Two processes train as one, fail as one and stop as one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from vtk_cli.engine.distributed import first_host, join_world
+from vtk_cli.errors import UserError
+
+SCRIPT = Path(__file__).with_name("world_runs.py")
+LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if key not in LAUNCHERS and not key.startswith("SLURM")}
+    return clean | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | changes
+
+
+def seen_by_both(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """Two processes on this machine, started by torchrun."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    rendezvous = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    subprocess.run([*launch, *rendezvous, str(SCRIPT), str(folder), "train"], env=environment(), check=True)
+    return folder, seen_by_both(folder)
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("world_runs", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+def test_torchrun_processes_find_each_other(together: tuple[Path, list[dict[str, Any]]]) -> None:
+    for rank, seen in enumerate(together[1]):
+        assert seen["world"] == [rank, 2, rank, rank == 0, "cpu"]
+        assert seen["broadcast"] == {"from": 0}
+        assert seen["gather"] == ["rank 0", "rank 1"]
+        assert seen["largest"] == [1, 0]
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_network_that_one_trains(
+    together: tuple[Path, list[dict[str, Any]]], script: ModuleType, tmp_path: Path
+) -> None:
+    """With accumulation, clipping, averaged weights and two losses an update."""
+    alone = script.train(None, tmp_path)
+    for name, model in (("weights", alone.model), ("ema", alone.ema)):
+        for expected, *found in zip(model.parameters(), *(seen[name] for seen in together[1]), strict=True):
+            for values in found:
+                torch.testing.assert_close(torch.tensor(values), expected.detach(), rtol=0, atol=1e-6)
+    rows = [
+        [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (together[0] / "run", tmp_path)
+    ]
+    assert len(rows[0]) == len(rows[1])
+    for two, one in zip(*rows, strict=True):
+        assert two == pytest.approx(one, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_both_processes_have_the_same_weights_to_the_last_bit(together: tuple[Path, list[dict[str, Any]]]) -> None:
+    first, second = together[1]
+    assert first["weights"] == second["weights"]
+    assert first["resumed"]["weights"] == second["resumed"]["weights"]
+
+
+@pytest.mark.slow
+def test_the_first_process_owns_the_run_folder(together: tuple[Path, list[dict[str, Any]]]) -> None:
+    assert json.loads((together[0] / "run" / "summary.json").read_text()) == {"rank": 0}
+    assert json.loads((together[0] / "run" / "run.json").read_text())["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_after_saving_and_they_resume_bit_for_bit(
+    together: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    for seen in together[1]:
+        assert seen["resumed"]["message"].startswith("stopped by SIGTERM after saving step")
+        assert seen["resumed"]["equal"]
+    metrics = [(together[0] / name / "metrics.jsonl").read_text() for name in ("whole", "stopped")]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+def test_an_error_that_one_process_knows_of_is_raised_in_both(together: tuple[Path, list[dict[str, Any]]]) -> None:
+    first, second = (seen["failures"] for seen in together[1])
+    assert first == second
+    assert first["loss"].startswith("the loss is inf at step 2, in the batch of samples [")
+    assert first["main"] == "there: no"
+    assert "holds no run of vtk" in first["folder"]
+
+
+@pytest.mark.slow
+def test_processes_of_a_slurm_step_find_each_other(tmp_path: Path) -> None:
+    """What srun sets; here the step's first host is this machine."""
+    processes = []
+    for rank in range(2):
+        step = {
+            "SLURM_PROCID": str(rank),
+            "SLURM_LOCALID": str(rank),
+            "SLURM_NTASKS": "2",
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_JOB_ID": str(os.getpid()),
+            "SLURM_STEP_ID": "0",
+        }
+        processes.append(subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path)], env=environment(**step)))
+    assert [process.wait() for process in processes] == [0, 0]
+    for rank, seen in enumerate(seen_by_both(tmp_path)):
+        assert seen["world"] == [rank, 2, rank, rank == 0, "cpu"]
+        assert seen["gather"] == ["rank 0", "rank 1"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"WORLD_SIZE": "1", "RANK": "0"},
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"},  # a plain command inside an sbatch script of eight tasks
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"},  # srun of a single task
+    ],
+)
+def test_a_process_started_alone_is_alone(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*LAUNCHERS, "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with join_world("cpu") as world:
+        assert (world.rank, world.size, world.is_main) == (0, 1, True)
+        assert world.broadcast("x") == "x"
+        assert world.gather("x") == ["x"]
+        assert world.largest(3, 4) == [3, 4]
+        assert world.on_main(lambda: 5) == 5
+        world.barrier()
+
+
+def test_an_absent_device_is_refused_before_anyone_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="no device"), join_world("cuda:99"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu3", "gpu3"),
+        ("gpu3,gpu4", "gpu3"),
+        ("gpu[3-7,9]", "gpu3"),
+        ("gpu[003,007-009]", "gpu003"),
+        ("gpu[003-007,009],cpu[1-2]", "gpu003"),
+        ("login,gpu[003-007]", "login"),
+        ("rack[2-3]-ib.cluster", "rack2-ib.cluster"),
+    ],
+)
+def test_the_first_host_of_a_slurm_node_list(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
