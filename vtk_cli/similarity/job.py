@@ -214,10 +214,11 @@ def _require_sense(comparison: Comparison) -> None:
         names = " and ".join(comparison.names) if len(accuracy) == 2 else f"all {len(accuracy)} networks"
         raise UserError(f"{names} classify nothing correctly, so no SAT can be computed", comparison.images.name, fix)
     needed = min(5.0, 1.0 + 0.2 * (classes - 1)) / classes  # five times chance, less where classes are few
-    for name, reached in zip(comparison.names, accuracy, strict=True):
-        if reached < needed and comparison.images.labels is not None:
+    for member, reached in zip(comparison.members, accuracy, strict=True):
+        # A network trained here on the very classes may be weak, but its labels are right.
+        if reached < needed and comparison.images.labels is not None and not member.is_trained_here:
             raise UserError(
-                f"{name} is right on {100 * reached:.1f} % of the images, chance is {100 / classes:.1f} %:"
+                f"{member.label} is right on {100 * reached:.1f} % of the images, chance is {100 / classes:.1f} %:"
                 " the labels do not match its head",
                 comparison.images.name,
                 fix,
