@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vtk_cli.engine.devices import autocast, grad_scaler, resolve_device, resolve_precision
+from vtk_cli.engine.devices import autocast, describe_device, grad_scaler, resolve_device, resolve_precision
 from vtk_cli.errors import UserError
 
 CPU = torch.device("cpu")
@@ -61,3 +61,9 @@ def test_only_fp16_needs_a_scaler() -> None:
     assert grad_scaler(CPU, "fp32") is None
     assert grad_scaler(CPU, "bf16") is None
     assert grad_scaler(torch.device("mps"), "fp16") is not None
+
+
+def test_a_device_is_described_by_its_processor_and_threads() -> None:
+    described = describe_device(torch.device("cpu"))
+    assert described.endswith(f", {torch.get_num_threads()} threads")
+    assert len(described) > len(f", {torch.get_num_threads()} threads")

@@ -6,7 +6,9 @@ another order.
 
 from __future__ import annotations
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -68,3 +70,13 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 def grad_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler | None:
     """The loss scaler that fp16's small range needs; None for fp32 and bf16."""
     return torch.amp.GradScaler(device.type) if resolve_precision(precision, device) == "fp16" else None
+
+
+def describe_device(device: torch.device) -> str:
+    """What a measurement was made on: the card's name, or the processor's and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"

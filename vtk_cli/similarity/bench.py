@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from vtk_cli.console import Console
+from vtk_cli.engine.devices import describe_device
 from vtk_cli.models.names import NetworkName
 from vtk_cli.reports.evidence import BenchRow
 from vtk_cli.similarity.attack import adversarial, to_bytes
@@ -48,8 +48,8 @@ def measure(*, smallest: bool, device: torch.device, console: Console) -> list[B
             ours=between - start,
             theirs=end - between,
             peer="pair by pair: both networks of every pair attacked anew",
-            target=None if smallest else 4.0,
-            device=f"{_device_name(device)}, {torch.get_num_threads()} threads",
+            target=None,
+            device=describe_device(device),
             versions={name: version(name) for name in ("torch", "timm")},
             note=(
                 f"{attacks} attacks against {len(members) * (len(members) - 1)};"
@@ -107,9 +107,3 @@ def _attacked(
         images, _ = adversarial(network, part.to(device).float() / 255, truth.to(device), ATTACK, number)
         made.append(to_bytes(images.cpu(), part, ATTACK.eps))
     return torch.cat(made)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
