@@ -97,6 +97,16 @@ def test_only_images_that_the_source_gets_right_are_attacked(make_rows):
     assert not rows.bits().wrong[1][:, ~rows.comparison.correct[1]].any()
 
 
+def test_examples_are_the_images_of_the_row_and_cost_no_attack_of_a_row(make_rows):
+    kept = make_rows()
+    made, attacked = kept.attacked_images(1)
+    shown = attacked[[0, 3, 7]]
+    assert torch.equal(kept.attacked_examples(1, shown), made[[0, 3, 7]])
+    alone = make_rows(folder="empty", keep_images="no")
+    assert torch.equal(alone.attacked_examples(1, shown), made[[0, 3, 7]])
+    assert alone.work.attacks == 0
+
+
 def test_sat_of_a_network_with_itself_is_log_100_when_the_attack_always_succeeds(make_rows):
     twice = [small_member(0), small_member(0, label="again")]
     rows = make_rows(twice, attack={"eps": 0.5, "steps": 10, "step_size": 0.1})
@@ -134,24 +144,52 @@ class Unsteady(nn.Module):
         return self.net(F.dropout(x, 0.5, training=True))
 
 
-def test_a_network_that_answers_differently_each_time_is_named(make_rows, capsys):
-    make_rows([small_member(0, Unsteady(), label="unsteady"), small_member(1)])
-    assert "unsteady answers the same images differently" in capsys.readouterr().err
+def test_a_network_that_answers_differently_each_time_is_named_in_every_run(make_rows, capsys):
+    for _ in range(2):
+        make_rows([small_member(0, Unsteady(), label="unsteady"), small_member(1)])
+        assert "unsteady answers the same images differently" in capsys.readouterr().err
+    make_rows([small_member(0), small_member(1)])
+    assert capsys.readouterr().err == ""
 
 
-def test_a_gradient_that_vanishes_is_named(make_rows, capsys):
+def test_a_gradient_that_vanishes_is_named_in_every_run(make_rows, capsys):
     net = small_net(0)
     net[-1].weight.data *= 1e5
     net[-1].bias.data *= 1e5
-    make_rows([small_member(0, net, label="saturated"), small_member(1)]).row(0)
-    assert "saturated: the loss has no gradient" in capsys.readouterr().err
+    for _ in range(2):
+        rows = make_rows([small_member(0, net, label="saturated"), small_member(1)])
+        rows.row(1)
+        assert capsys.readouterr().err == ""
+        rows.row(0)
+        assert "saturated: the loss has no gradient" in capsys.readouterr().err
+    assert rows.work.attacks == 0
 
 
-def test_logits_that_are_not_finite_are_an_error_with_network_and_image(make_rows):
+def test_logits_that_are_not_finite_are_an_error_with_network_and_batch(make_rows):
     net = small_net(1)
     net[-1].bias.data[2] = torch.nan
-    with pytest.raises(UserError, match=r"broken: gives NaN or infinite logits on 40 of 40 images \(first image-0"):
+    with pytest.raises(UserError, match="broken: gives NaN or infinite logits on 16 of the 16 images of batch 1"):
         make_rows([small_member(0), small_member(1, net, label="broken")])
+
+
+class BreaksBelow(nn.Module):
+    """NaN for an image whose first pixel is darker than half grey."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = small_net(1)
+
+    def forward(self, x):
+        return torch.where(x[:, :1, 0, 0] < 0, torch.nan, self.net(x))
+
+
+def test_logits_that_are_finite_on_clean_images_only_are_an_error_too(make_rows):
+    images = small_images()
+    pixels = images.pixels(None).clone()
+    pixels[:, :, 0, 0] = 130
+    bright = dataclasses.replace(images, fingerprint="bright", pixels=lambda _: pixels)
+    with pytest.raises(UserError, match="fragile: gives NaN or infinite logits"):
+        make_rows([small_member(0), small_member(1, BreaksBelow(), label="fragile")], bright)
 
 
 def test_networks_of_different_classes_cannot_be_compared(make_rows):
@@ -203,7 +241,7 @@ def test_a_row_that_is_interrupted_leaves_nothing_half_done(make_rows):
     assert complete.work.attacks == 0
 
 
-@pytest.mark.parametrize("kind", ["clean", "noise", "rows", "adversarial"])
+@pytest.mark.parametrize("kind", ["clean", "noise", "rows", "masked", "adversarial"])
 @pytest.mark.parametrize("damage", ["cut", "emptied", "flipped", "garbage"])
 def test_a_torn_file_of_the_store_is_made_again(make_rows, kind, damage):
     expected = make_rows().bits()

@@ -40,8 +40,7 @@ def _tiles(rows: Rows) -> list[Tile]:
     truth = comparison.labels.numpy()[shown]
     tiles = [Tile(image.permute(1, 2, 0).numpy(), f"label {label}") for image, label in zip(clean, truth, strict=True)]
     for source in (0, 1):
-        made, attacked = rows.attacked_images(source)
-        chosen = made[torch.from_numpy(np.searchsorted(attacked, shown))]
+        chosen = rows.attacked_examples(source, shown)
         said = [passes.logits(member, chosen).argmax(axis=1) for member in pair]
         for index, image in enumerate(chosen):
             fooled = said[1 - source][index] != truth[index]

@@ -140,16 +140,20 @@ class Passes:
 
         Returns:
             (n, C) float32.
+
+        Raises:
+            UserError: a logit is NaN or infinite.
         """
         answers = []
         with as_function(self.pool.network(member)) as network, torch.no_grad():
-            for batch in in_batches(len(pixels), self.settings.batch_size)[:batches]:
+            for number, batch in enumerate(in_batches(len(pixels), self.settings.batch_size)[:batches], start=1):
                 self.check()
                 images = pixels[batch].to(self.device).float() / 255
                 if change is not None:
                     images = change(images, batch)
                 with autocast(self.device, self.settings.precision):
                     answers.append(network(images).float().cpu())
+                _require_finite(answers[-1], member, number)
         return torch.cat(answers).numpy() if answers else np.zeros((0, member.classes), dtype=np.float32)
 
     def _clean(self, member: Member, images: ImageSet) -> NDArray[np.float32]:
@@ -158,12 +162,13 @@ class Passes:
         if stored is None:
             pixels = images.pixels(self.view(member))
             logits = self.logits(member, pixels)
-            _require_finite(logits, member, images, self.settings.batch_size)
             again = self.logits(member, pixels, batches=1)
-            if not np.array_equal(logits[: len(again)], again):
-                self.console.warn(f"{member.label} answers the same images differently each time; so do its scores")
             stored = {"logits": logits}
+            if not np.array_equal(logits[: len(again)], again):
+                stored["again"] = again
             self.store.save_arrays("clean", key, stored)
+        if "again" in stored:
+            self.console.warn(f"{member.label} answers the same images differently each time; so do its scores")
         return stored["logits"]
 
     def _noisy(self, member: Member, images: ImageSet) -> NDArray[np.int64]:
@@ -190,12 +195,11 @@ def in_batches(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _require_finite(logits: NDArray[np.float32], member: Member, images: ImageSet, batch_size: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(bad):
+def _require_finite(logits: Tensor, member: Member, batch: int) -> None:
+    broken = int((~logits.isfinite()).any(dim=1).sum())
+    if broken:
         raise UserError(
-            f"gives NaN or infinite logits on {len(bad)} of {len(logits)} images (first {images.ids[bad[0]]},"
-            f" batch {bad[0] // batch_size})",
+            f"gives NaN or infinite logits on {broken} of the {len(logits)} images of batch {batch}",
             member.label,
             "check its weights and its normalisation",
         )

@@ -5,7 +5,6 @@ For N networks there are N attacks and N^2 evaluations, not N^2 attacks; what is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -64,6 +63,7 @@ class Rows:
                 made, attacked = self.attacked_images(source)
                 row |= self._score(source, made, attacked, missing)
                 store.save_row(key, row)
+        self._warn_of_masking(source)
         return row
 
     def is_finished(self, source: int) -> bool:
@@ -106,19 +106,37 @@ class Rows:
         stored = store.arrays("adversarial", key)
         if stored is not None:
             return torch.from_numpy(stored["images"]), attacked
-        made = self._attack(self.comparison.members[source], attacked)
+        made, masked = self._attack(source, attacked)
+        self.work.attacks += 1
+        store.save_arrays("masked", key, {"masked": masked})
         room = settings.keep_images == "auto" and store.has_room(made.nbytes * len(self.comparison.members))
         if room or settings.keep_images == "yes":
             store.save_arrays("adversarial", key, {"images": made.numpy()})
         return made, attacked
 
-    def _attack(self, member: Member, attacked: NDArray[np.intp]) -> Tensor:
-        passes, images = self.passes, self.comparison.images
+    def attacked_examples(self, source: int, shown: NDArray[np.intp]) -> Tensor:
+        """A few images attacked against network `source`: (m, 3, H, W) uint8.
+
+        They are found in the store or made alone, so that a picture never costs the attack of a whole row.
+
+        Args:
+            source: position of the network.
+            shown: (m,) which of the n images; the network classifies them correctly.
+        """
+        stored = self.passes.store.arrays("adversarial", self.key(source))
+        if stored is None:
+            return self._attack(source, shown)[0]
+        attacked = np.flatnonzero(self.comparison.correct[source])
+        return torch.from_numpy(stored["images"][np.searchsorted(attacked, shown)])
+
+    def _attack(self, source: int, attacked: NDArray[np.intp]) -> tuple[Tensor, Bits]:
+        """The chosen images (m,) attacked: (m, 3, H, W) uint8, and (m,) whether the loss had no gradient at all."""
+        passes, images, member = self.passes, self.comparison.images, self.comparison.members[source]
         attack, device = passes.settings.attack, passes.device
         chosen = torch.from_numpy(attacked)
         originals = images.pixels(passes.view(member))[chosen]
         labels, numbers = self.comparison.labels[chosen], images.numbers[chosen]
-        made, masked = torch.empty_like(originals), 0
+        made, masked = torch.empty_like(originals), np.zeros(len(attacked), dtype=np.bool_)
         with (
             as_function(passes.pool.network(member)) as network,
             passes.console.progress(f"attacking {member.label}", len(attacked)) as progress,
@@ -129,15 +147,18 @@ class Rows:
                 with autocast(device, passes.settings.attack_precision):
                     result, flat = adversarial(network, pixels, labels[batch].to(device), attack, numbers[batch])
                 made[batch] = to_bytes(result.cpu(), originals[batch], attack.eps)
-                masked += int(flat.sum())
+                masked[batch] = flat.cpu().numpy()
                 progress.advance(len(pixels))
-        self.work.attacks += 1
-        if masked > _MASKED_WARNING * len(attacked):
-            passes.console.warn(
-                f"{member.label}: the loss has no gradient on {masked} of {len(attacked)} images (gradient masking);"
-                " try --attack pgd-margin"
+        return made, masked
+
+    def _warn_of_masking(self, source: int) -> None:
+        stored = self.passes.store.arrays("masked", self.key(source))
+        masked = stored["masked"] if stored is not None else np.zeros(0, dtype=np.bool_)
+        if masked.sum() > _MASKED_WARNING * len(masked):
+            self.passes.console.warn(
+                f"{self.comparison.names[source]}: the loss has no gradient on {masked.sum()} of {len(masked)} images"
+                " (gradient masking); try --attack pgd-margin"
             )
-        return made
 
     def _score(self, source: int, made: Tensor, attacked: NDArray[np.intp], targets: dict[str, Member]) -> Row:
         comparison = self.comparison
@@ -152,9 +173,3 @@ class Rows:
                 self.work.evaluations += 1
                 progress.advance()
         return row
-
-
-def row_order(count: int, shard: tuple[int, int] | None) -> Sequence[int]:
-    """The rows of a shard (index, shards): every `shards`-th; all of them without a shard."""
-    index, shards = shard or (0, 1)
-    return range(index, count, shards)

@@ -3,6 +3,7 @@
     clean/KEY.npz         logits of a network on the images
     noise/KEY.npz         its predictions under random noise
     rows/KEY.npz          for the images attacked against one network: which other networks they fool, one bit an image
+    masked/KEY.npz        on which of those images the attack found no gradient
     adversarial/KEY.npz   those images, if there is room
 
 Any file may be deleted: it is made again, and so is one whose checksum (zip's CRC-32) is wrong. Files are written whole
@@ -48,7 +49,8 @@ class Store:
                 return {name: stored[name] for name in stored.files}
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        # RuntimeError: a flipped bit can make an entry look encrypted or packed by an unknown method.
+        except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
             return None
 
