@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from vtk_cli.console import Console
+from vtk_cli.data.options import DIGITS, ImageOptions
+from vtk_cli.engine.options import TrainingOptions
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.models.names import ALIASES
 from vtk_cli.options import RunOptions, add_command, fraction, new_app, option
@@ -67,9 +69,6 @@ class NetworkOptions(RunOptions):
     quick: bool = option(
         False, "Small stand-ins in place of the real ResNets and ViTs, trained on digits.", panel="Networks"
     )
-    epochs: int | None = option(
-        None, "Epochs of training on digits [default: by architecture].", panel="Networks", metavar="N", minimum=1
-    )
     reference: bool = option(
         False, "Also train each network from another seed, as a yardstick for its scores.", panel="Networks"
     )
@@ -77,33 +76,12 @@ class NetworkOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions(RunOptions):
-    """Which images, and how networks see them."""
-
-    data: str = option(
-        "digits",
-        "A folder of images (ImageFolder, ImageNet-val with val.txt, WordNet-id folders), or digits.",
-        panel="Images",
-        metavar="DIR",
-    )
-    labels: Literal["folders", "agree"] = option(
-        "folders", "True classes from folders, or the class on which all networks agree.", panel="Images"
-    )
-    class_map: Path | None = option(
-        None, "JSON {folder: class index}, when folders are not in the order of the head.", panel="Images"
-    )
-    images: int | None = option(
-        None, "At most so many images, the same number a class.", panel="Images", metavar="N", minimum=1
-    )
-    protocol: Literal["canonical", "paper"] = option(
-        "canonical", "One crop for all networks, or each network its own.", panel="Images"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class AttackOptions(RunOptions):
-    """How images are attacked and scored."""
+    """How images are seen, attacked and scored."""
 
+    protocol: Literal["canonical", "paper"] = option(
+        "canonical", "One crop for all networks, or each network its own.", panel="Attack"
+    )
     preset: Literal["paper", "standard", "digits"] | None = option(
         None, "Defaults for images and attack [default: digits, or standard with --data].", panel="Attack"
     )
@@ -212,7 +190,7 @@ class ScaleOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOptions, ScaleOptions):
+class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOptions, TrainingOptions, ScaleOptions):
     """All options of `vtk similarity`."""
 
     recipe_option: ClassVar[str] = "preset"
@@ -221,12 +199,7 @@ class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOpt
     @classmethod
     def default_recipe(cls, given: Mapping[str, Any]) -> str:
         """`standard` with the user's own images, else `digits`."""
-        return "standard" if given.get("data", "digits") != "digits" else "digits"
-
-    @property
-    def on_digits(self) -> bool:
-        """Whether the images are the embedded digits."""
-        return self.data == "digits"
+        return "standard" if given.get("data", DIGITS) != DIGITS else "digits"
 
     def check(self) -> None:
         """Options that contradict one another."""

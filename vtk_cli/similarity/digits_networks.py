@@ -141,8 +141,16 @@ class TrainedNetwork:
     parameters: int
 
 
-def trained(network: DigitsNetwork, device: torch.device, console: Console) -> TrainedNetwork:
+def trained(
+    network: DigitsNetwork, device: torch.device, console: Console, checkpoint_seconds: float = 120.0
+) -> TrainedNetwork:
     """The trained network: from the cache, or trained now; a training that was stopped goes on where it was.
+
+    Args:
+        network: what to train.
+        device: where to train and to put it.
+        console: shows the progress.
+        checkpoint_seconds: how often the state of the training is saved.
 
     Raises:
         JobError: the loss became infinite, or the disk is full.
@@ -153,7 +161,8 @@ def trained(network: DigitsNetwork, device: torch.device, console: Console) -> T
         seed_everything(network.seed)
         net = network.build()
         if not _load(net, folder, console):
-            _train(net.to(device), network, folder, device, console)
+            plan = Plan(network.recipe.epochs, clip_norm=1.0, checkpoint_seconds=checkpoint_seconds)
+            _train(net.to(device), network, plan, folder=folder, device=device, console=console)
             _save(net, network, folder)
     model = _pixel_model(net.eval()).to(device)
     return TrainedNetwork(model, _card(folder)["sha256"], sum(p.numel() for p in net.parameters()))
@@ -218,7 +227,9 @@ def _recipe(graph: nn.Module) -> Recipe:
     return Recipe(epochs=8, batch_size=64, lr=5e-4)
 
 
-def _train(net: nn.Module, network: DigitsNetwork, folder: Path, device: torch.device, console: Console) -> None:
+def _train(
+    net: nn.Module, network: DigitsNetwork, plan: Plan, *, folder: Path, device: torch.device, console: Console
+) -> None:
     digits, recipe = load_digits_split("train"), network.recipe
     images, labels = torch.from_numpy(digits.images).to(device), torch.from_numpy(digits.labels).to(device)
     batches = TensorBatches(images, labels, batch_size=recipe.batch_size, seed=network.seed)
@@ -229,7 +240,7 @@ def _train(net: nn.Module, network: DigitsNetwork, folder: Path, device: torch.d
         sample_numbers = clock.epoch * len(digits) + indices
         return F.cross_entropy(model(add_noise(images.float() / 255, sample_numbers, network.seed)), labels)
 
-    updates = recipe.epochs * batches.steps_per_epoch
+    updates = plan.epochs * batches.steps_per_epoch
     optimizer = create_optimizer_v2(net, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     scheduler = CosineLRScheduler(
         optimizer,
@@ -243,7 +254,7 @@ def _train(net: nn.Module, network: DigitsNetwork, folder: Path, device: torch.d
         loss,
         batches,
         optimizer,
-        plan=Plan(epochs=recipe.epochs, clip_norm=1.0),
+        plan=plan,
         device=device,
         seed=network.seed,
         scheduler=scheduler,

@@ -57,7 +57,7 @@ from vtk_cli.similarity.summary import summary, write_tables
 Named = tuple[NetworkName, int]
 """A network and the seed it is trained from, if it is trained here."""
 
-_MAY_CHANGE = {"networks", "list", "reference", "offline", "device", "batch-size"} | {
+_MAY_CHANGE = {"networks", "list", "reference", "offline", "device", "batch-size", "checkpoint-seconds"} | {
     flag_name(field)
     for group in (AnalysisOptions, ScaleOptions)
     for field in set(option_fields(group)) - {"seed", "out"}
@@ -194,7 +194,8 @@ def _member(options: SimilarityOptions, name: NetworkName, seed: int, device: to
     if options.on_digits and name.kind == "file":
         return file_member_for_digits(name, device)
     if options.on_digits:
-        return trained_member(name, _to_train(options, name, seed), device, console)
+        network = _to_train(options, name, seed)
+        return trained_member(name, network, device, console, options.checkpoint_seconds)
     return zoo_member(name, weights=options.weights, offline=options.offline, device=device)
 
 

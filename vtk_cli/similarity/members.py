@@ -132,13 +132,19 @@ def planned_digits_network(
     return replace(network, recipe=recipe)
 
 
-def trained_member(name: NetworkName, network: DigitsNetwork, device: torch.device, console: Console) -> Member:
+def trained_member(
+    name: NetworkName,
+    network: DigitsNetwork,
+    device: torch.device,
+    console: Console,
+    checkpoint_seconds: float = 120.0,
+) -> Member:
     """A member trained here, or found trained in the cache.
 
     Raises:
         JobError, Preempted: from the training.
     """
-    result = digits_networks.trained(network, device, console)
+    result = digits_networks.trained(network, device, console, checkpoint_seconds)
     kept = [result.model]  # handed out once, so that a large network is not read twice from disk
 
     def load() -> PixelModel:
