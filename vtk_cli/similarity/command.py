@@ -214,6 +214,23 @@ class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOpt
             raise UserError("a shard neither merges nor starts processes", "--shard", "leave out --merge and --devices")
         if self.importance and self.import_matrix and not self.features:
             raise UserError("the features of imported networks are not known", "--importance", "give --features FILE")
+        if self.import_matrix:
+            self._check_import()
+
+    def _check_import(self) -> None:
+        """An imported matrix is scores alone: nothing can be asked that takes the networks."""
+        asked = {
+            "networks": self.networks or self.list,
+            "--measure": self.measure,
+            "--ensembles": self.ensembles,
+            "--pick-ensemble": self.pick_ensemble,
+            "--shard": self.shard,
+            "--merge": self.merge,
+            "--devices": self.devices,
+        }
+        flag = next((flag for flag, given in asked.items() if given), None)
+        if flag is not None:
+            raise UserError("an imported matrix holds scores, no networks", "--import-matrix", f"leave out {flag}")
 
 
 def run(options: SimilarityOptions, console: Console) -> ExitCode | None:

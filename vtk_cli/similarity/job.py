@@ -68,6 +68,7 @@ _MAY_CHANGE = {"networks", "list", "reference", "offline", "device", "batch-size
 def compare(options: SimilarityOptions, console: Console) -> ExitCode:
     """Compare networks: the whole command, a shard of it, or its plan."""
     named = _names(options)
+    analysis.require_possible([name.label for name, _ in named], options)
     device = resolve_device(options.device)
     if options.dry_run:
         show_plan(_plan(options, named, device), console)
@@ -116,6 +117,11 @@ def analyse_matrix(options: SimilarityOptions, console: Console) -> ExitCode:
     """Analyse a matrix that was published or computed before; no network is touched."""
     source = Path(str(options.import_matrix))
     names, score = read_matrix_csv(source)
+    analysis.require_possible(names, options)
+    if options.dry_run:
+        console.text(f"{len(names)} networks in {source}; run folder {options.out or 'runs/similarity/DATE-NAME'}")
+        console.emit({"imported": str(source), "networks": list(names), "config": options.as_config()})
+        return ExitCode.DONE
     with RunFolder.open(
         "similarity",
         source.stem,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from vtk_cli.errors import UserError
 from vtk_cli.reports.heatmap import SecondScale, draw_heatmap
 from vtk_cli.reports.scatter import draw_scatter
-from vtk_cli.similarity.clusters import Clusters, dendrogram, spectral_clusters
+from vtk_cli.similarity.clusters import Clusters, dendrogram
 from vtk_cli.similarity.embedding import embed
 from vtk_cli.similarity.sat import Floats
 from vtk_cli.similarity.section import Section
@@ -23,24 +24,28 @@ MOST_CLUSTERS = 10
 _TRANSFER_MARKS = {math.log(percent): f"{percent} %" for percent in (0.1, 0.5, 1, 2, 5, 10, 20, 50, 100)}
 
 
+@dataclass(frozen=True)
+class Heading:
+    """What a matrix is called where it is drawn and described."""
+
+    title: str
+    value: str
+    second_scale: SecondScale | None = None
+
+
+RAW = Heading(
+    "Similarity by attack transferability (SAT)", "SAT", SecondScale("mean transfer", MappingProxyType(_TRANSFER_MARKS))
+)
+CENTRED = Heading("SAT, each network's own level taken out", "centred SAT")
+"""Centred scores are differences: no transfer belongs to them."""
+
+
 def default_cluster_count(networks: int) -> int:
     """N / 2, at least 2 and at most 10."""
     return max(2, min(MOST_CLUSTERS, networks // 2))
 
 
-def find_clusters(names: Sequence[str], score: Floats, count: int | None, affinity: str, seed: int) -> Clusters:
-    """Spectral clusters of at least 3 networks.
-
-    Raises:
-        UserError: `count` is not below the number of networks.
-    """
-    count = count or default_cluster_count(len(names))
-    if count >= len(names):
-        raise UserError(f"{count} clusters of {len(names)} networks", "--clusters", f"give at most {len(names) - 1}")
-    return spectral_clusters(score, count, affinity, seed)
-
-
-def heat_map(names: Sequence[str], score: Floats, clusters: Clusters, title: str) -> Section:
+def heat_map(names: Sequence[str], score: Floats, clusters: Clusters, heading: Heading) -> Section:
     """The matrix, in the order of its dendrogram."""
     tree = dendrogram(score)
     groups = [f"cluster {label + 1}" for label in clusters.labels]
@@ -50,18 +55,18 @@ def heat_map(names: Sequence[str], score: Floats, clusters: Clusters, title: str
             folder / "heatmap",
             score,
             names,
-            title=title,
+            title=heading.title,
             subtitle="rows and columns in the order of the tree (average linkage of ln 100 - SAT)",
-            value_label="SAT (nats)",
+            value_label=f"{heading.value} (nats)",
             linkage=tree.linkage,
             groups=groups,
-            second_scale=SecondScale("mean transfer", _TRANSFER_MARKS),
+            second_scale=heading.second_scale,
         ).svg
 
     summary = summarise(names, score)
     rows = [
         ("pairs", len(names) * (len(names) - 1) // 2),
-        ("mean SAT", f"{summary.mean:.4f}"),
+        (f"mean {heading.value}", f"{summary.mean:.4f}"),
         ("standard deviation", f"{summary.sd:.4f}"),
         ("median", f"{summary.median:.4f}"),
         ("least alike", f"{summary.least.first} / {summary.least.second} ({summary.least.value:.4f})"),

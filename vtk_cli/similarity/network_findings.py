@@ -111,9 +111,9 @@ def picked_ensemble(score: Floats, comparison: Comparison, size: int) -> Section
     return Section("ensemble", f"An ensemble of {size}", data, ("network", "accuracy"), rows, note)
 
 
-def teachers(score: Floats, comparison: Comparison, families: Sequence[str], student: str) -> Section:
+def teachers(names: Sequence[str], score: Floats, families: Sequence[str], student: str) -> Section:
     """The other networks as teachers of `student`."""
-    ranking = suggest_teacher(comparison.names, score, families, student)
+    ranking = suggest_teacher(names, score, families, student)
     rows = [("same", name, f"{value:.3f}") for name, value in ranking.same_family]
     rows += [("other", name, f"{value:.3f}") for name, value in ranking.other_family]
     data = {"student": student, "same_family": ranking.same_family, "other_family": ranking.other_family}

@@ -25,6 +25,8 @@ MAX_SAT = float(np.log(100.0))
 """The score when every attacked image fools both networks."""
 
 FEW_IMAGES = 50
+FEWEST_TO_CENTER = 4
+"""Networks from which on centred scores say something: with 3 the fit is exact and nothing is left."""
 WEAK_ATTACK = 0.95
 HIGH_NOISE_FLOOR = 0.05
 ACCURACY_GAP = 0.05
@@ -251,11 +253,12 @@ def center(score: Floats) -> Floats:
         (N, N), symmetric.
 
     Raises:
-        UserError: fewer than 4 networks (the fit would be exact and nothing left).
+        UserError: fewer than `FEWEST_TO_CENTER` networks.
     """
     networks = len(score)
-    if networks < 4:
-        raise UserError(f"centred scores of {networks} networks", fix="give at least 4 networks or the raw scores")
+    if networks < FEWEST_TO_CENTER:
+        fix = f"give at least {FEWEST_TO_CENTER} networks or the raw scores"
+        raise UserError(f"centred scores of {networks} networks", fix=fix)
     off_diagonal = score - np.diag(np.diagonal(score))
     row_mean = off_diagonal.sum(axis=1) / (networks - 1)
     level = (networks - 1) / (networks - 2) * (row_mean - row_mean.mean())
