@@ -82,6 +82,7 @@ def test_the_version_is_printed(capsys):
         (["similarity", "--steps", "many"], "Invalid value for '--steps'"),
         (["similarity", "a", "b", "--eps", "8"], "did you mean 8/255?"),
         (["similarity", "a", "b", "--eps", "0"], "out of range"),
+        (["similarity", "a", "b", "--eps", "0.5/255"], "give at least 1/255"),
         (["similarity", "a", "b", "--steps", "0"], "give a number at least 1"),
         (["similarity", "a", "b", "--step-size=-1"], "give a positive number"),
         (["similarity", "a", "b", "--step-size", "x"], "give a positive number"),

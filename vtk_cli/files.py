@@ -31,6 +31,10 @@ _NOT_A_FOLDER = {errno.EEXIST, errno.ENOTDIR}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+class Busy(UserError):
+    """Another process holds a lock that was not to be waited for."""
+
+
 def cache_folder() -> Path:
     """The folder for what can be made again: `$VTK_CACHE`, else the user's cache directory (`~/.cache/vtk`)."""
     chosen = os.environ.get(CACHE_VARIABLE)
@@ -139,7 +143,7 @@ def lock(path: Path, *, wait: bool = True, busy: str = "in use by another proces
     """Hold an exclusive lock on the file `path` (made if missing); released when the process ends, however it ends.
 
     Raises:
-        UserError: `wait` is false and another process holds it; the message is `busy`.
+        Busy: `wait` is false and another process holds it; the message is `busy`.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +151,7 @@ def lock(path: Path, *, wait: bool = True, busy: str = "in use by another proces
         try:
             held.acquire(timeout=-1 if wait else 0)
         except Timeout:
-            raise UserError(busy, str(path.parent), "wait for it to end or choose another --out") from None
+            raise Busy(busy, str(path.parent), "wait for it to end or choose another --out") from None
     try:
         yield
     finally:

@@ -18,6 +18,8 @@ from PIL import Image
 
 from vtk_cli.app import main
 from vtk_cli.data.digits import load_digits_split
+from vtk_cli.errors import UserError
+from vtk_cli.similarity.rows import Rows
 
 pytestmark = pytest.mark.slow
 FAST = ["--quick", "--epochs", "2"]
@@ -168,8 +170,12 @@ def test_three_networks_make_a_matrix_with_clusters_and_pictures(result, place):
     assert json.loads((folder / "clusters.json").read_text()) == found["clusters"]
 
 
-def test_a_network_with_itself_has_the_highest_score(result):
-    found = result("resnet18", "resnet18", *FAST, "--eps", "0.5", "--steps", "20", "--step-size", "0.1eps")
+def test_a_network_with_itself_has_the_highest_score_and_is_pointed_out(run):
+    attack = ["--eps", "0.5", "--steps", "20", "--step-size", "0.1eps"]
+    code, out, err = run("resnet18", "resnet18", *FAST, *attack, "--json")
+    assert code == 0
+    assert "resnet18 and resnet18 #2 are the same network" in err
+    found = json.loads(out)
     assert found["models"][0]["whitebox"] == 1.0
     assert found["sat"][0][1] == pytest.approx(math.log(100))
 
@@ -230,6 +236,16 @@ def test_shards_in_any_order_and_a_merge_give_the_matrix_of_one_run(run, result)
     assert "1 of 3 rows are missing: resnet34" in one_line(err)
     assert run(*three, "--store", "rows", "--shard", "queue")[0] == 0
     assert result(*three, "--store", "rows", "--merge") == whole
+
+
+def test_a_queue_passes_over_rows_at_work_and_nothing_else(run, monkeypatch):
+    def fails(*_, **__):
+        raise UserError("gives NaN or infinite logits", "resnet18")
+
+    monkeypatch.setattr(Rows, "row", fails)
+    code, _, err = run(*PAIR, "--images", "20", "--shard", "queue")
+    assert code == 2
+    assert "resnet18: gives NaN" in one_line(err)
 
 
 def test_a_process_a_device_gives_the_matrix_of_one_process(result):
@@ -295,6 +311,7 @@ def test_a_new_name_may_join_an_old_run_and_another_attack_may_not(run, result):
         (["resnet18", "resnet34", "--list", "none.txt"], "none.txt"),
         (["resnet18=none.pt", "resnet34"], "none.pt"),
         (["resnet18", "resnet34", "--data", "none"], "none"),
+        (["resnet18@1", "resnet34", "--data", "none"], "resnet18@1 is not trained here, so it has no seed"),
         (["resnet18", "resnet34", "--device", "cuda:7"], "no device 'cuda:7'"),
     ],
 )

@@ -284,16 +284,15 @@ def test_the_measures_beside_sat_are_one_for_a_network_with_itself(make_rows):
 def test_rows_and_the_library_function_give_the_same_bits(make_rows):
     from vtk_cli.similarity import Attack, transfer_bits
 
+    attack = {"eps": 32.5 / 255, "steps": 4, "step_size": 12 / 255}  # no whole number of grey levels
     rows = make_rows()
     images = rows.comparison.images
     # The library numbers images by place; key the store's the same way.
     numbered = dataclasses.replace(images, fingerprint="by place")
     numbered.__dict__["numbers"] = torch.arange(len(images))
-    expected = make_rows(images=numbered).bits()
+    expected = make_rows(images=numbered, attack=attack).bits()
     networks = {member.label: member.load().eval() for member in rows.comparison.members}
-    bits = transfer_bits(
-        networks, images.pixels(None), images.labels, Attack(eps=32 / 255, steps=4, step_size=12 / 255)
-    )
+    bits = transfer_bits(networks, images.pixels(None), images.labels, Attack(**attack))
     assert bits.names == expected.names
     assert np.array_equal(bits.correct, expected.correct)
     assert np.array_equal(bits.wrong, expected.wrong)

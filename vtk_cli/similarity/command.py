@@ -204,6 +204,8 @@ class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOpt
     def check(self) -> None:
         """Options that contradict one another."""
         _ = self.step, self.shard_numbers
+        if self.eps < 1 / 255:
+            raise UserError("images have 8 bits: a smaller change than 1/255 is none", "--eps", "give at least 1/255")
         if self.on_digits and self.weights == "pretrained":
             raise UserError("published weights do not tell digits apart", "--weights pretrained", "give --data DIR")
         if not self.on_digits and (self.quick or self.weights == "digits" or self.epochs or self.reference):

@@ -80,13 +80,18 @@ class ImageSet:
 
 
 def digits_images(limit: int | None) -> ImageSet:
-    """The validation digits (360, none of them in any train split), or the first `limit` of them; always 32 x 32."""
+    """The validation digits (360, none of them in any train split), or `limit` of them, the first of every class.
+
+    They are 32 x 32 in any view.
+    """
     digits = load_digits_split("val")
-    count = min(limit or len(digits), len(digits))
-    pixels = torch.from_numpy(digits.images[:count])
-    ids = digits.sample_ids("digits")[:count]
-    fingerprint = content_key({"digits": list(ids)})
-    return ImageSet("digits", ids, torch.from_numpy(digits.labels[:count]), 10, fingerprint, lambda _: pixels)
+    turn = (digits.labels[:, None] == digits.labels).cumsum(axis=1).diagonal()  # which of its class each digit is
+    chosen = np.sort(np.argsort(turn, kind="stable")[:limit])
+    pixels = torch.from_numpy(digits.images[chosen])
+    every_id = digits.sample_ids("digits")
+    ids = tuple(every_id[index] for index in chosen)
+    fingerprint = content_key({"digits": ids})
+    return ImageSet("digits", ids, torch.from_numpy(digits.labels[chosen]), 10, fingerprint, lambda _: pixels)
 
 
 def folder_images(

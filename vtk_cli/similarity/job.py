@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tomli_w
@@ -20,9 +22,9 @@ import torch
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.run_folder import RunFolder
-from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.errors import ExitCode, JobError, UserError
-from vtk_cli.files import cache_folder, remove_leftovers
+from vtk_cli.files import Busy, cache_folder, remove_leftovers
 from vtk_cli.models.names import NetworkName, read_network_list
 from vtk_cli.options import flag_name, option_fields
 from vtk_cli.similarity import analysis
@@ -53,6 +55,9 @@ from vtk_cli.similarity.rows import Rows
 from vtk_cli.similarity.section import plain
 from vtk_cli.similarity.store import Store
 from vtk_cli.similarity.summary import summary, write_tables
+
+_WATCH_S = 0.2
+"""How often the processes of `--devices` are looked after."""
 
 Named = tuple[NetworkName, int]
 """A network and the seed it is trained from, if it is trained here."""
@@ -141,9 +146,11 @@ def analyse_matrix(options: SimilarityOptions, console: Console) -> ExitCode:
 
 def _names(options: SimilarityOptions) -> list[Named]:
     listed = [name.spec for name in read_network_list(options.list)] if options.list else []
-    named = [
-        (name, options.seed if seed is None else seed) for name, seed in parse_members([*options.networks, *listed])
-    ]
+    parsed = parse_members([*options.networks, *listed])
+    for name, seed in parsed:
+        if seed is not None and not (options.on_digits and name.kind == "timm"):
+            raise UserError(f"{name.label} is not trained here, so it has no seed", fix=f"leave out @{seed}")
+    named = [(name, options.seed if seed is None else seed) for name, seed in parsed]
     if not options.reference:
         return named
     other = options.seed + 1
@@ -161,6 +168,9 @@ def _prepare(
     """Load or train the networks, open the images, settle the labels."""
     images = _images(options, console)
     members = [_member(options, name, seed, device, console) for name, seed in named]
+    for one, other in itertools.combinations(members, 2):
+        if one.key == other.key:
+            console.note(f"{one.label} and {other.label} are the same network: SAT is ln 100 if every attack succeeds")
     settings = Settings(
         attack=Attack(
             options.attack, options.eps, options.steps, options.step, options.random_start, seed=options.seed
@@ -239,7 +249,7 @@ def _work_on_shard(options: SimilarityOptions, named: list[Named], device: torch
         index, count = options.shard_numbers or (0, 1)
         mine = range(index, len(named), count)
         for source in mine:
-            busy = contextlib.suppress(UserError) if options.shard == "queue" else contextlib.nullcontext()
+            busy = contextlib.suppress(Busy) if options.shard == "queue" else contextlib.nullcontext()
             with busy:
                 rows.row(source, wait=options.shard != "queue")
     finished = [rows.comparison.names[source] for source in mine if rows.is_finished(source)]
@@ -260,11 +270,27 @@ def _work_on_devices(options: SimilarityOptions, console: Console) -> None:
         tomli_w.dump(settings, config)
         config.flush()
         command = [sys.executable, "-m", "vtk_cli", "similarity", "--config", config.name, "--quiet"]
-        workers = [subprocess.Popen([*command, "--device", device], stdout=subprocess.DEVNULL) for device in devices]
-        console.note(f"{len(workers)} processes at work on {', '.join(devices)}")
-        failed = [device for device, worker in zip(devices, workers, strict=True) if worker.wait() != 0]
+        with stop_requests() as stop:
+            workers = [
+                subprocess.Popen([*command, "--device", device], stdout=subprocess.DEVNULL) for device in devices
+            ]
+            console.note(f"{len(workers)} processes at work on {', '.join(devices)}")
+            _wait_for(workers, stop)
+    failed = [device for device, worker in zip(devices, workers, strict=True) if worker.returncode != 0]
     if failed:
         raise JobError(f"the process on {failed[0]} failed; finished rows are kept: run the same command again")
+
+
+def _wait_for(workers: Sequence[subprocess.Popen[bytes]], stop: StopRequest) -> None:
+    """Wait for all to end; when this process is asked to stop, they are, and nobody is left behind."""
+    while stop.signal is None and any(worker.poll() is None for worker in workers):
+        time.sleep(_WATCH_S)
+    if stop.signal is not None:
+        for worker in workers:
+            worker.terminate()
+    for worker in workers:
+        worker.wait()
+    stop.raise_if_requested("finished rows")
 
 
 def _require_finished(rows: Rows) -> None:

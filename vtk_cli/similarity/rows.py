@@ -53,7 +53,7 @@ class Rows:
         """Row `source`, computing what is missing of it.
 
         Raises:
-            UserError: without `wait`, another process is at work on the row.
+            Busy: without `wait`, another process is at work on the row.
         """
         key, images, store = self.key(source), self.comparison.images, self.passes.store
         with store.working_on(key, wait=wait):

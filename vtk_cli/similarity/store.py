@@ -74,5 +74,5 @@ class Store:
         return shutil.disk_usage(self.folder).free > _ROOM * size
 
     def working_on(self, key: str, *, wait: bool) -> AbstractContextManager[None]:
-        """Hold the row `key` against other processes; without `wait`, `UserError` if one of them has it."""
+        """Hold the row `key` against other processes; without `wait`, `Busy` if one of them has it."""
         return lock(self.folder / "locks" / key, wait=wait, busy="another process is at work on this row")

@@ -5,7 +5,7 @@ The command does the same with a store, locks and sharding (`rows.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -36,9 +36,12 @@ def transfer_bits(
     numbers = torch.arange(len(pixels), device=pixels.device)
     names, count = tuple(networks), len(networks)
     wrong = np.zeros((count, count, len(pixels)), dtype=np.bool_)
-    right = np.stack([_right(networks[name], pixels, labels, batch_size) for name in names])
-    noise = (noisy(pixels.float() / 255, attack.eps, attack.seed, numbers) * 255).round().to(torch.uint8)
-    noisy_wrong = np.stack([~_right(networks[name], noise, labels, batch_size) for name in names])
+    keyed = list(zip(torch.split(pixels, batch_size), torch.split(numbers, batch_size), strict=True))
+    right = np.stack([_right(networks[name], (part.float() / 255 for part, _ in keyed), labels) for name in names])
+    noisy_wrong = np.zeros_like(right)
+    for index, name in enumerate(names):
+        noise = (noisy(part.float() / 255, attack.eps, attack.seed, number) for part, number in keyed)
+        noisy_wrong[index] = ~_right(networks[name], noise, labels)
     for source, name in enumerate(names):
         chosen = torch.from_numpy(np.flatnonzero(right[source])).to(pixels.device)
         made = []
@@ -48,13 +51,13 @@ def transfer_bits(
                 made.append(to_bytes(images, pixels[part], attack.eps))
         for target, other in enumerate(names):
             if made:
-                answers = _right(networks[other], torch.cat(made), labels[chosen], batch_size)
+                answers = _right(networks[other], (part.float() / 255 for part in made), labels[chosen])
                 wrong[source, target, chosen.cpu().numpy()] = ~answers
     return TransferBits(names, right, wrong, noisy_wrong)
 
 
-def _right(network: nn.Module, pixels: Tensor, labels: Tensor, batch_size: int) -> NDArray[np.bool_]:
-    """(n,) whether `network` is right."""
+def _right(network: nn.Module, batches: Iterable[Tensor], labels: Tensor) -> NDArray[np.bool_]:
+    """(n,) whether `network` is right on the images of all batches."""
     with as_function(network) as function, torch.no_grad():
-        answers = [function(part.float() / 255).argmax(dim=1) for part in torch.split(pixels, batch_size)]
+        answers = [function(batch).argmax(dim=1) for batch in batches]
     return (torch.cat(answers) == labels).cpu().numpy()
