@@ -180,9 +180,15 @@ def test_a_network_with_itself_has_the_highest_score_and_is_pointed_out(run):
     assert found["sat"][0][1] == pytest.approx(math.log(100))
 
 
-def test_the_reference_is_the_same_network_from_another_seed(result):
-    found = result("resnet18", "resnet34", *FAST, "--reference", "--images", "60")
+def test_the_reference_is_the_same_network_from_another_seed_and_the_result_is_still_of_the_pair(run, place):
+    code, out, err = run("resnet18", "resnet34", *FAST, "--reference", "--images", "60")
+    assert code == 0, err
+    found = json.loads(next(place.rglob("summary.json")).read_text())
     assert found["networks"] == ["resnet18", "resnet34", "resnet18@1", "resnet34@1"]
+    assert f"SAT(resnet18, resnet34) = {found['sat'][0][1]:.3f}" in out
+    for percent in (found["transfer"][0][2], found["transfer_beyond_noise"][0][2]):
+        assert f"{100 * percent:.1f}" in out
+    assert "images a pair" in out
 
 
 def test_the_users_own_images_and_weights(result, vit_files, digits_folder):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vtk_cli.models.names import PAPER69
 from vtk_cli.similarity.clusters import spectral_clusters
 from vtk_cli.similarity.matrix_file import read_matrix_csv
-from vtk_cli.similarity.statistics import off_diagonal, summarise
+from vtk_cli.similarity.statistics import off_diagonal, separate_families, summarise
 
 RELEASED = Path(os.environ.get("VTK_SAT_RELEASE", "SAT_release.csv"))
 
@@ -27,6 +28,15 @@ def test_the_released_matrix_has_its_known_statistics() -> None:
     assert {summary.least.first, summary.least.second} == {"wide_resnet50_2", "vit_base_patch32_224"}
     assert {summary.most.first, summary.most.second} == {"swin_tiny_patch4_window7_224", "swin_s3_tiny_224"}
     assert np.exp(off_diagonal(score)).mean() == pytest.approx(15.2, abs=0.05)
+
+
+def test_networks_of_one_base_architecture_are_closer_in_the_released_matrix() -> None:
+    names, score = read_matrix_csv(RELEASED)
+    family_of = {network.published: network.family for network in PAPER69}
+    apart = separate_families(score, [family_of[name] for name in names])
+    assert apart.within == pytest.approx(2.8835, abs=5e-5)
+    assert apart.between == pytest.approx(2.5418, abs=5e-5)
+    assert apart.nearest == pytest.approx(0.783, abs=0.01)
 
 
 def test_ten_clusters_of_the_released_matrix_are_as_stable_as_known() -> None:

@@ -72,7 +72,8 @@ _MAY_CHANGE = {"networks", "list", "reference", "offline", "device", "batch-size
 
 def compare(options: SimilarityOptions, console: Console) -> ExitCode:
     """Compare networks: the whole command, a shard of it, or its plan."""
-    named = _names(options)
+    asked = _names(options)
+    named = asked + _references(options, asked)
     analysis.require_possible([name.label for name, _ in named], options)
     device = resolve_device(options.device)
     if options.dry_run:
@@ -108,7 +109,7 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
         about = _about(options)
         write_tables(result, run.path)
         report = Report(
-            headline(result),
+            headline(result, len(asked)),
             about,
             [*result_sections(result, rows.comparison.members), *findings],
             result.warnings,
@@ -150,16 +151,16 @@ def _names(options: SimilarityOptions) -> list[Named]:
     for name, seed in parsed:
         if seed is not None and not (options.on_digits and name.kind == "timm"):
             raise UserError(f"{name.label} is not trained here, so it has no seed", fix=f"leave out @{seed}")
-    named = [(name, options.seed if seed is None else seed) for name, seed in parsed]
+    return [(name, options.seed if seed is None else seed) for name, seed in parsed]
+
+
+def _references(options: SimilarityOptions, asked: list[Named]) -> list[Named]:
+    """With `--reference`, what is trained here once more from another seed."""
+    other, labels = options.seed + 1, {name.label for name, _ in asked}
     if not options.reference:
-        return named
-    other = options.seed + 1
-    again = [
-        (dataclasses.replace(name, label=f"{name.label}@{other}"), other)
-        for name, seed in named
-        if name.kind == "timm" and seed != other
-    ]
-    return named + [pair for pair in again if pair[0].label not in {name.label for name, _ in named}]
+        return []
+    again = [(dataclasses.replace(name, label=f"{name.label}@{other}"), seed) for name, seed in asked]
+    return [(name, other) for name, seed in again if name.kind == "timm" and seed != other and name.label not in labels]
 
 
 def _prepare(
@@ -167,7 +168,10 @@ def _prepare(
 ) -> Rows:
     """Load or train the networks, open the images, settle the labels."""
     images = _images(options, console)
-    members = [_member(options, name, seed, device, console) for name, seed in named]
+    members = []
+    for name, seed in named:
+        check()  # a training heeds only signals that come while it runs
+        members.append(_member(options, name, seed, device, console))
     for one, other in itertools.combinations(members, 2):
         if one.key == other.key:
             console.note(f"{one.label} and {other.label} are the same network: SAT is ln 100 if every attack succeeds")

@@ -59,15 +59,15 @@ def assess(rows: Rows, *, eps_s: float, resamples: int, seed: int) -> Result:
     return Result(bits, matrix, low, high, control, control_warnings(matrix, control))
 
 
-def headline(result: Result) -> str:
-    """The result in a line."""
+def headline(result: Result, asked: int) -> str:
+    """The result in a line: of the first `asked` networks; the others are references."""
     matrix = result.matrix
-    if len(matrix.names) == 2:
+    if asked == 2:
         low, high = result.low[0, 1], result.high[0, 1]
         pair = f"SAT({matrix.names[0]}, {matrix.names[1]})"
         return f"{pair} = {matrix.score[0, 1]:.3f}   (95 % interval {low:.3f} to {high:.3f})"
-    upper = np.triu_indices(len(matrix.names), 1)
-    return f"SAT between {len(matrix.names)} networks: mean {matrix.score[upper].mean():.3f}"
+    upper = np.triu_indices(asked, 1)
+    return f"SAT between {asked} networks: mean {matrix.score[upper].mean():.3f}"
 
 
 def result_sections(result: Result, members: Sequence[Member]) -> list[Section]:
@@ -110,7 +110,8 @@ def _score_sections(result: Result) -> list[Section]:
         return [Section("transfer", "Transfer", columns=columns, rows=rows)]
     if len(names) <= _MOST_SHOWN:
         rows = [(name, *(f"{value:.2f}" for value in matrix.score[i])) for i, name in enumerate(names)]
-        return [Section("scores", "SAT", columns=("", *names), rows=rows)]
+        scores = Section("scores", "SAT", columns=("", *names), rows=rows, note=_images_note(matrix))
+        return [scores, _transfer_table(result)]
     others = matrix.score - np.diag(np.full(len(names), np.inf))
     nearest, farthest = others.argmax(axis=1), (-matrix.score).argmax(axis=1)
     rows = [
@@ -121,4 +122,23 @@ def _score_sections(result: Result) -> list[Section]:
         )
         for i, name in enumerate(names)
     ]
-    return [Section("scores", "SAT", columns=("network", "most alike", "least alike"), rows=rows)]
+    note = _images_note(matrix)
+    return [Section("scores", "SAT", columns=("network", "most alike", "least alike"), rows=rows, note=note)]
+
+
+def _transfer_table(result: Result) -> Section:
+    """Every direction of every pair."""
+    matrix, beyond = result.matrix, result.control.corrected
+    rows = [
+        (name, *(f"{100 * t:.1f} / {100 * c:.1f}" for t, c in zip(matrix.transfer[i], beyond[i], strict=True)))
+        for i, name in enumerate(matrix.names)
+    ]
+    note = "The row's network was attacked, the column's was shown the images; in percent, and beyond noise."
+    return Section("transfer", "Transfer / beyond noise, %", columns=("", *matrix.names), rows=rows, note=note)
+
+
+def _images_note(matrix: SatMatrix) -> str:
+    pairs = matrix.n_common[np.triu_indices(len(matrix.names), 1)]
+    return (
+        f"On {pairs.min()} to {pairs.max()} images a pair, those that both classify correctly; intervals: transfer.csv."
+    )
