@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +142,20 @@ def test_json_of_a_dry_run_is_one_object_and_nothing_else(capsys, tmp_path, monk
     plan = json.loads(capsys.readouterr().out)
     assert [network["label"] for network in plan["networks"]] == ["resnet50", "vit_b"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["--version"], ["similarity", "--help"], ["data", "list"]])
+def test_an_output_that_takes_nothing_is_one_line_and_exit_code_1(arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vtk_cli", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: the output: No space left on device\n"
+
+
+def test_a_closed_output_is_no_error():
+    shell = f"{sys.executable} -m vtk_cli data list --json >&-"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,10 +6,13 @@ stay fast; nothing heavy is imported here.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -60,7 +63,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"vtk {__version__}\n")
+        typer.echo(f"vtk {__version__}")
         raise typer.Exit
 
 
@@ -81,7 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = typer.main.get_command(app)
-        return int(command.main(args=arguments, prog_name="vtk", standalone_mode=False) or ExitCode.DONE)
+        code = command.main(args=arguments, prog_name="vtk", standalone_mode=False) or ExitCode.DONE
+        if sys.stdout is not None:  # it is None where the caller closed it
+            sys.stdout.flush()  # what cannot be written is heard here, not while Python ends
+        return int(code)
     except VtkError as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -95,3 +101,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Abort):
         Console().error("interrupted")
         return ExitCode.INTERRUPTED
+    except OSError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        _drop_unwritten_output()
+        if error.errno != errno.EPIPE:  # a reader who has read enough needs no message
+            Console().error(f"{error.filename or 'the output'}: {error.strerror or error}")
+        return ExitCode.FAILED
+
+
+def _drop_unwritten_output() -> None:
+    """Where stdout takes nothing more, let what is left of it go, so that Python does not try again as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

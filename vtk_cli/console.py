@@ -8,7 +8,6 @@ file name with brackets prints as it is.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,8 +98,8 @@ class Console:
     def emit(self, summary: Mapping[str, Any]) -> None:
         """With `--json`, print the one JSON object of the command on stdout; otherwise nothing."""
         if self.json_output:
-            sys.stdout.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-            sys.stdout.flush()
+            self._out.file.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+            self._out.file.flush()
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Progress]:
