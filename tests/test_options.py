@@ -124,6 +124,10 @@ def test_how_a_command_speaks_is_not_part_of_its_config():
         ("rounds = 0\n", "--rounds: 0 is out of range; give a number at least 1"),
         ('shape = "star"\n', "--config .*shape"),
         ('recipe = "sof"\n', "no such recipe; did you mean soft"),
+        ("recipe = 3\n", "--recipe 3: no such recipe; there are soft, hard"),
+        ('recipe = ["soft"]\n', "no such recipe; did you mean soft"),
+        ('\nfiles = "a"\n', r'blur.toml:2, files: is no list; write files = \["..."\]'),
+        ("eps = {a = 1}\n", "--config .*eps': {'a': 1} is not a number"),
     ],
 )
 def test_a_wrong_config_is_named_with_its_place(blur, config, text, message):
@@ -171,3 +175,14 @@ def test_help_shows_ranges_and_keeps_brackets():
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).stdout
     assert "above 0, at most 10" in shown
     assert "[default: runs/COMMAND/DATE-NAME]" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--shape", ""], ["--out="], ["a", " "], ["--colour", "red", "--colour", ""]])
+def test_an_empty_value_is_refused_and_not_taken_for_the_working_directory(blur, arguments):
+    with pytest.raises(UserError, match=r"^(FILE|--\w+): is empty; give a value or leave it out$"):
+        blur(*arguments)
+
+
+def test_an_empty_value_in_a_config_is_named_with_its_file(blur, config):
+    with pytest.raises(UserError, match=r"^--config .*blur.toml, --out: is empty"):
+        blur("--config", config('out = ""\n'))

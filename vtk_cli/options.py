@@ -240,6 +240,8 @@ def read_config(path: Path, options: type[Options], command: str) -> dict[str, A
                 f"{path}:{_line_of(key, text)}",
                 nearest(flag_name(key), map(flag_name, readable)) or f"see vtk {command} --help",
             )
+        if isinstance(_field(options, field).default, tuple) and not isinstance(value, list):
+            raise UserError("is no list", f"{path}:{_line_of(key, text)}, {key}", f'write {key} = ["..."]')
         values[field] = value
     return values
 
@@ -253,6 +255,8 @@ class _ConfiguredCommand(TyperCommand):
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         command = ctx.command_path.partition(" ")[2]
         file = read_config(Path(given["config"]), self.options, command) if given.get("config") else {}
+        self._refuse_empty(given, "")
+        self._refuse_empty(file, f"--config {given.get('config')}, ")
         recipe = self._recipe(file | {name: value for name, value in given.items() if value})
         ctx.default_map = {**recipe, **file}
         try:
@@ -260,18 +264,28 @@ class _ConfiguredCommand(TyperCommand):
         except TyperException as error:
             parameter = getattr(getattr(error, "param", None), "name", None)
             if parameter in file and not given.get(parameter):
-                raise UserError(error.format_message(), f"--config {given['config']}") from error
+                what = error.format_message().replace("Value error, ", "")
+                raise UserError(what, f"--config {given['config']}") from error
             raise
+
+    def _refuse_empty(self, values: Mapping[str, Any], place: str) -> None:
+        """An empty word is what a shell makes of an unset variable; as a path it would be the working directory."""
+        known = option_fields(self.options)
+        for name, value in values.items():
+            words = value if isinstance(value, (list, tuple)) else (value,)
+            if any(isinstance(word, str) and not word.strip() for word in words):
+                called = known[name].metavar if name in known and known[name].positional else f"--{flag_name(name)}"
+                raise UserError("is empty", f"{place}{called}", "give a value or leave it out")
 
     def _recipe(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         if not self.options.recipe_option:
             return {}
         name = given.get(self.options.recipe_option) or self.options.default_recipe(given)
-        if name and name not in self.options.recipes:
+        if name and str(name) not in self.options.recipes:
             raise UserError(
                 f"no such {self.options.recipe_option}",
                 f"--{flag_name(self.options.recipe_option)} {name}",
-                nearest(name, self.options.recipes) or f"there are {', '.join(self.options.recipes)}",
+                nearest(str(name), self.options.recipes) or f"there are {', '.join(self.options.recipes)}",
             )
         return {**self.options.recipes.get(name, {}), self.options.recipe_option: name or None}
 
