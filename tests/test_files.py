@@ -184,3 +184,11 @@ def test_a_lock_is_free_after_an_error_inside(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with files.lock(tmp_path / "lock", wait=False):
         pass
+
+
+def test_a_path_that_cannot_be_is_the_users_mistake(tmp_path: Path) -> None:
+    for folder in (tmp_path / ("a" * 300), Path("/proc/none/of/ours")):
+        with pytest.raises(UserError, match="can be"):
+            files.write_text(folder / "a.txt", "text")
+        with pytest.raises(UserError, match="can be"), files.lock(folder / "lock"):
+            pass

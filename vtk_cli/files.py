@@ -29,6 +29,7 @@ TEMPORARY_PREFIX = ".tmp-"
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_A_FOLDER = {errno.EEXIST, errno.ENOTDIR}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NOT_A_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 
 
 class Busy(UserError):
@@ -47,7 +48,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
     Raises:
         JobError: the disk or the quota is full (exit code 1).
-        UserError: the folder may not be written (exit code 2).
+        UserError: the folder may not be written, or cannot be (exit code 2).
     """
     try:
         yield
@@ -61,7 +62,22 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise UserError("a file is in the way of a folder", str(path), "choose another folder") from error
         if error.errno in _NOT_WRITABLE:
             raise UserError("cannot be written", str(path), "choose another folder or mend its rights") from error
+        if error.errno in _NOT_A_PATH:
+            raise UserError(f"no file can be there ({error.strerror})", str(path), "choose another folder") from error
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; one that is there already is left as it is.
+
+    Raises:
+        JobError, UserError: see `disk_errors`; `UserError` also where no folder can be made, as under `/proc`.
+    """
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            raise UserError("no folder can be made there", str(folder), "choose another folder") from error
 
 
 @contextmanager
@@ -85,8 +101,8 @@ def temporary_path(folder: Path, suffix: str = "") -> Iterator[Path]:
 
     For a file whose name is known only when its content is: write it, then `publish` it. Otherwise `atomic_path`.
     """
+    make_folder(folder)
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"{TEMPORARY_PREFIX}{_owner()}{uuid.uuid4().hex}{suffix}"
         temporary.touch(exist_ok=False)
     try:
@@ -145,8 +161,8 @@ def lock(path: Path, *, wait: bool = True, busy: str = "in use by another proces
     Raises:
         Busy: `wait` is false and another process holds it; the message is `busy`.
     """
+    make_folder(path.parent)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(path)
         try:
             held.acquire(timeout=-1 if wait else 0)

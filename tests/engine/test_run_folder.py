@@ -360,3 +360,16 @@ def test_one_and_true_and_one_point_zero_are_three_values() -> None:
     one, true, real = (RunConfig.of("train", {"a": value}) for value in (1, True, 1.0))
     assert one.changes_from(true) == {"a": ("true", "1")}
     assert one.changes_from(real) == {"a": ("1.0", "1")}
+
+
+def test_a_folder_is_the_same_however_its_path_is_written(tmp_path: Path) -> None:
+    for written in (Path("out"), Path("./out/../out"), tmp_path / "out"):
+        with run({"lr": 0.1, "out": written}, written):
+            pass
+    assert len(record(tmp_path / "out")["history"]) == 2
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "/proc/none/of/ours"])
+def test_a_folder_that_cannot_be_is_the_users_mistake(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can be"), run(out=tmp_path / name):
+        pass

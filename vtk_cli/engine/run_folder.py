@@ -30,7 +30,7 @@ import vtk_cli
 from vtk_cli.console import Console
 from vtk_cli.engine.run_config import CONFIG, RunConfig
 from vtk_cli.errors import Preempted, UserError, VtkError
-from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, lock, write_json, write_text
+from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, lock, make_folder, write_json, write_text
 
 LOCK, RECORD, LOG, SUMMARY = ".lock", "run.json", "log.txt", "summary.json"
 _ATTEMPT_FIELDS = ("status", "message", "started", "ended", "argv", "host", "pid", "slurm_job", "device", "versions")
@@ -87,6 +87,7 @@ class RunFolder:
             JobError: the disk is full.
         """
         wanted = RunConfig.of(command, config)
+        may_change = {*may_change, "out"}  # the folder is what it is, however its path is written
         with ExitStack() as stack:
             made: list[Path] = []
             if out is None:
@@ -207,11 +208,11 @@ def _may_use(path: Path, wanted: RunConfig, may_change: Collection[str]) -> bool
 
 
 def _make(path: Path, made: list[Path]) -> None:
-    if path.exists() and not path.is_dir():
-        raise UserError("is a file, not a folder", str(path), "choose another --out")
-    made.extend(folder for folder in (path, *path.parents) if not folder.exists())
     with disk_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_dir():
+            raise UserError("is a file, not a folder", str(path), "choose another --out")
+        made.extend(folder for folder in (path, *path.parents) if not folder.exists())
+    make_folder(path)
 
 
 def _owned(path: Path) -> AbstractContextManager[None]:
