@@ -24,7 +24,8 @@ from vtk_cli.similarity import digits_networks
 from vtk_cli.similarity.digits_networks import DigitsNetwork
 from vtk_cli.similarity.networks import PixelModel
 
-_WITH_SEED = re.compile(r"(.+)@(\d+)")
+_WITH_SEED = re.compile(r"(.+)@([0-9]+)")
+_LARGEST_SEED = 2**32 - 1
 _RESIDENT_SHARE = 0.5
 """How much of the memory loaded networks may take."""
 
@@ -98,12 +99,14 @@ def parse_members(specs: Sequence[str]) -> list[tuple[NetworkName, int | None]]:
     Two members may be the same network (its similarity with itself is a check), but one member is no comparison.
 
     Raises:
-        UserError: an unknown name, or fewer than two.
+        UserError: an unknown name, a seed out of range, or fewer than two.
     """
     parsed: list[tuple[NetworkName, int | None]] = []
     for spec in specs:
         match = _WITH_SEED.fullmatch(spec)
         plain, seed = (match[1], int(match[2])) if match else (spec, None)
+        if seed is not None and seed > _LARGEST_SEED:
+            raise UserError(f"{seed} is no seed", spec, f"give NAME@SEED with a seed of at most {_LARGEST_SEED}")
         parsed += [
             (replace(name, label=f"{name.label}@{seed}") if match else name, seed) for name in parse_networks([plain])
         ]
