@@ -19,6 +19,7 @@ from PIL import Image
 from vtk_cli.app import main
 from vtk_cli.data.digits import load_digits_split
 from vtk_cli.errors import UserError
+from vtk_cli.similarity.features import read_features
 from vtk_cli.similarity.rows import Rows
 
 pytestmark = pytest.mark.slow
@@ -167,6 +168,10 @@ def test_three_networks_make_a_matrix_with_clusters_and_pictures(result, place):
     folder = next((place / "runs" / "similarity").iterdir())
     for name in ("heatmap.png", "heatmap.svg", "tsne.png", "tsne.svg"):
         assert (folder / "plots" / name).stat().st_size > 1000
+    described = read_features(folder / "features.csv")
+    assert {name: network.base_architecture for name, network in described.items()} == dict.fromkeys(
+        ("resnet18", "resnet34", "resnet18@1"), "CNN"
+    )
     assert json.loads((folder / "clusters.json").read_text()) == found["clusters"]
 
 

@@ -46,11 +46,11 @@ def require_possible(names: Sequence[str], options: AnalysisOptions) -> None:
         read_features(options.features)
 
 
-def sections(result: Result, rows: Rows, options: SimilarityOptions) -> list[Section]:
-    """The findings of a comparison, beyond the scores themselves."""
+def sections(
+    result: Result, rows: Rows, features: Sequence[ArchitectureFeatures], options: SimilarityOptions
+) -> list[Section]:
+    """The findings of a comparison, beyond the scores themselves; `features` as `wanted_features` gives them."""
     comparison, score = rows.comparison, result.matrix.score
-    wants_features = len(score) >= _NEEDED_FOR_A_MAP or options.importance or options.suggest_teacher is not None
-    features = _features(rows, options) if wants_features else []
     families = [feature.base_architecture for feature in features]
     found = _matrix_sections(comparison.names, score, families, options) if len(score) >= _NEEDED_FOR_A_MAP else []
     if options.measure:
@@ -119,8 +119,10 @@ def _matrix_sections(
     return [*found, kinds] if kinds else found
 
 
-def _features(rows: Rows, options: SimilarityOptions) -> list[ArchitectureFeatures]:
-    """Of every network: what `--features` says of it, else what its modules show."""
+def wanted_features(rows: Rows, options: SimilarityOptions) -> list[ArchitectureFeatures]:
+    """Of every network: what `--features` says of it, else what its modules show; empty where nobody asks for them."""
+    if len(rows.comparison.members) < _NEEDED_FOR_A_MAP and options.suggest_teacher is None:
+        return []
     table = read_features(options.features) if options.features else {}
     read = network_findings.network_features(rows.passes, rows.comparison)
     return [features_in(table, member.name) or seen for member, seen in zip(rows.comparison.members, read, strict=True)]

@@ -24,7 +24,7 @@ from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.errors import ExitCode, JobError, UserError
-from vtk_cli.files import Busy, cache_folder, remove_leftovers
+from vtk_cli.files import Busy, cache_folder, remove_leftovers, require_folder
 from vtk_cli.models.names import NetworkName, read_network_list
 from vtk_cli.options import flag_name, option_fields
 from vtk_cli.similarity import analysis
@@ -36,6 +36,7 @@ from vtk_cli.similarity.command import (
 )
 from vtk_cli.similarity.digits_networks import DigitsNetwork, is_trained, parameter_count
 from vtk_cli.similarity.examples import example_section
+from vtk_cli.similarity.features import write_features
 from vtk_cli.similarity.images import ImageSet, digits_images, folder_images
 from vtk_cli.similarity.matrix_file import read_matrix_csv
 from vtk_cli.similarity.members import (
@@ -105,9 +106,12 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
         if options.merge:
             _require_finished(rows)
         result = assess(rows, eps_s=options.floor, resamples=options.resamples, seed=options.seed)
-        findings = [*analysis.sections(result, rows, options), example_section(rows)]
+        features = analysis.wanted_features(rows, options)
+        findings = [*analysis.sections(result, rows, features, options), example_section(rows)]
         about = _about(options)
         write_tables(result, run.path)
+        if features:
+            write_features(run.path / "features.csv", dict(zip(result.matrix.names, features, strict=True)))
         report = Report(
             headline(result, len(asked)),
             about,
@@ -167,6 +171,9 @@ def _prepare(
     options: SimilarityOptions, named: list[Named], device: torch.device, console: Console, check: Callable[[], None]
 ) -> Rows:
     """Load or train the networks, open the images, settle the labels."""
+    store = _store(options)
+    require_folder(store.folder)
+    remove_leftovers(store.folder)
     images = _images(options, console)
     members = []
     for name, seed in named:
@@ -185,8 +192,6 @@ def _prepare(
         protocol=options.protocol,
         keep_images=options.cache_adv,
     )
-    store = _store(options)
-    remove_leftovers(store.folder)
     passes = Passes(Pool(members, device), store, settings, device, console, check)
     comparison = passes.compare(members, images)
     _require_sense(comparison)
