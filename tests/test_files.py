@@ -192,3 +192,17 @@ def test_a_path_that_cannot_be_is_the_users_mistake(tmp_path: Path) -> None:
             files.write_text(folder / "a.txt", "text")
         with pytest.raises(UserError, match="can be"), files.lock(folder / "lock"):
             pass
+
+
+def test_a_folder_is_refused_before_the_work_and_nothing_is_made(tmp_path: Path, read_only_folder: Path) -> None:
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(UserError, match="file: is a file, not a folder"):
+            files.require_folder(place)
+    with pytest.raises(UserError, match="read-only: cannot be written"):
+        files.require_folder(read_only_folder / "a" / "b")
+    files.require_folder(tmp_path)
+    files.require_folder(tmp_path / "a" / "b")
+    files.require_folder(Path("a"))
+    assert sorted(tmp_path.iterdir()) == before

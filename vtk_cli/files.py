@@ -80,6 +80,22 @@ def make_folder(folder: Path) -> None:
             raise UserError("no folder can be made there", str(folder), "choose another folder") from error
 
 
+def require_folder(folder: Path) -> None:
+    """Refuse a folder that is none or may not be written, before the work whose results are to go there.
+
+    Nothing is made; the folder need not be there yet.
+
+    Raises:
+        UserError: a file is there or above, or the rights are missing.
+    """
+    with disk_errors(folder):
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if not there.is_dir():
+            raise UserError("is a file, not a folder", str(there), "choose another folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError("cannot be written", str(there), "choose another folder or mend its rights")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it over `path`, on failure remove it.

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtk_cli.files import atomic_path, lock
+from vtk_cli.files import atomic_path, disk_errors, lock, make_folder
 
 Bits = NDArray[np.bool_]
 
@@ -47,11 +47,12 @@ class Store:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         # RuntimeError: a flipped bit can make an entry look encrypted or packed by an unknown method.
         except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
-            path.unlink(missing_ok=True)
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
             return None
 
     def save_arrays(self, kind: str, key: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -70,7 +71,7 @@ class Store:
 
     def has_room(self, size: int) -> bool:
         """Whether the disk would still be mostly free after `size` more bytes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         return shutil.disk_usage(self.folder).free > _ROOM * size
 
     def working_on(self, key: str, *, wait: bool) -> AbstractContextManager[None]:
