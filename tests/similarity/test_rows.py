@@ -7,9 +7,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as vision
+from torchvision.transforms.v2.functional import InterpolationMode
 
 from vtk_cli.errors import UserError
+from vtk_cli.similarity.images import View
+from vtk_cli.similarity.networks import PixelModel
 from vtk_cli.similarity.sat import sat_matrix
+from vtk_cli.similarity.store import Store
 
 from .conftest import CLASSES, reordered, small_images, small_member, small_net
 
@@ -69,6 +74,66 @@ def test_weights_and_normalisation_are_in_the_key_and_the_batch_size_is_not(make
     darker = dataclasses.replace(small_member(0), mean=(0.4,) * 3)
     assert make_rows([darker, small_member(1)]).key(0) != plain.key(0)
     assert make_rows(batch_size=7).key(0) == plain.key(0)
+
+
+def two_sizes():
+    """A network for 8 x 8 images and one for 12 x 12, and images that can be seen at any size."""
+    torch.manual_seed(5)
+    larger = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 100, CLASSES))
+    second = small_member(1, larger, label="larger")
+    second = dataclasses.replace(second, size=12, load=lambda: PixelModel(larger, 12, (0.5,) * 3, (0.5,) * 3))
+    images = small_images()
+    whole = images.pixels(None).float()
+
+    def pixels(view):
+        return F.interpolate(whole, size=(view.size, view.size)).to(torch.uint8)
+
+    return [small_member(0), second], dataclasses.replace(images, fingerprint="any size", pixels=pixels)
+
+
+def test_one_crop_as_large_as_the_largest_input_serves_all_networks(make_rows):
+    members, images = two_sizes()
+    rows = make_rows(members, images)
+    assert [rows.attacked_images(source)[0].shape[-1] for source in range(2)] == [12, 12]
+
+
+def test_by_the_paper_s_protocol_each_network_has_its_own_and_the_other_gets_it_resized(make_rows):
+    members, images = two_sizes()
+    rows = make_rows(members, images, protocol="paper")
+    made, attacked = rows.attacked_images(0)
+    assert made.shape[-1] == 8
+    assert rows.attacked_images(1)[0].shape[-1] == 12
+    other = members[1].load().eval()
+    resized = vision.resize(made.float() / 255, [12, 12], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+    with torch.no_grad():
+        fooled = (other(resized).argmax(dim=1) != rows.comparison.labels[attacked]).numpy()
+    assert np.array_equal(rows.bits().wrong[0, 1, attacked], fooled)
+    own = other(images.pixels(View(12)).float() / 255).argmax(dim=1)
+    assert np.array_equal(rows.comparison.correct[1], (own == images.labels).numpy())
+
+
+def test_networks_that_do_not_fit_in_memory_are_loaded_again_and_answer_the_same(make_rows, monkeypatch):
+    loads = []
+
+    def counted(seed):
+        member = small_member(seed)
+        return dataclasses.replace(member, load=lambda: loads.append(seed) or member.load())
+
+    expected = make_rows([counted(seed) for seed in range(3)]).bits()
+    assert loads == [0, 1, 2]
+    loads.clear()
+    monkeypatch.setattr("vtk_cli.similarity.members._memory", lambda _: 1.0)
+    bits = make_rows([counted(seed) for seed in range(3)], folder="cramped").bits()
+    assert len(loads) > 9
+    assert np.array_equal(bits.wrong, expected.wrong)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("auto", 0), ("yes", 3), ("no", 0)])
+def test_attacked_images_are_kept_where_there_is_room_or_when_told_to(make_rows, monkeypatch, keep, kept):
+    monkeypatch.setattr(Store, "has_room", lambda *_: False)
+    rows = make_rows(keep_images=keep)
+    rows.bits()
+    assert len(list(rows.passes.store.folder.glob("adversarial/*.npz"))) == kept
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
