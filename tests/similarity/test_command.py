@@ -334,6 +334,16 @@ def test_wrong_names_and_places_are_one_line_and_write_nothing(run, place, argum
     assert not list(place.iterdir())
 
 
+@pytest.mark.parametrize("wrong", ["tv:resnet18", "convnext_t", "resnet18=broken.pt"])
+def test_a_network_that_cannot_be_is_refused_before_the_others_are_trained(run, place, monkeypatch, wrong):
+    monkeypatch.setenv("VTK_CACHE", str(place / "cache"))
+    (place / "broken.pt").write_bytes(b"no weights")
+    code, _, err = run("resnet18", wrong, *FAST)
+    assert code == 2
+    assert wrong.partition("=")[2] in one_line(err)
+    assert not list(place.rglob("digits-networks"))
+
+
 def test_an_empty_folder_and_one_without_images_are_named(run, place):
     (place / "data" / "cat").mkdir(parents=True)
     (place / "data" / "cat" / "notes.txt").write_text("no image")

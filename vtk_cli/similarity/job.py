@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import tomli_w
@@ -176,9 +177,9 @@ def _prepare(
     remove_leftovers(store.folder)
     images = _images(options, console)
     members = []
-    for name, seed in named:
+    for make in [_planned(options, name, seed, device, console) for name, seed in named]:
         check()  # a training heeds only signals that come while it runs
-        members.append(_member(options, name, seed, device, console))
+        members.append(make())
     for one, other in itertools.combinations(members, 2):
         if one.key == other.key:
             console.note(f"{one.label} and {other.label} are the same network: SAT is ln 100 if every attack succeeds")
@@ -215,13 +216,17 @@ def _images(options: SimilarityOptions, console: Console) -> ImageSet:
     )
 
 
-def _member(options: SimilarityOptions, name: NetworkName, seed: int, device: torch.device, console: Console) -> Member:
+def _planned(
+    options: SimilarityOptions, name: NetworkName, seed: int, device: torch.device, console: Console
+) -> Callable[[], Member]:
+    """What makes a member; a name that cannot be trained, or a wrong file, is refused now: before any training."""
     if options.on_digits and name.kind == "file":
-        return file_member_for_digits(name, device)
+        member = file_member_for_digits(name, device)
+        return lambda: member
     if options.on_digits:
         network = _to_train(options, name, seed)
-        return trained_member(name, network, device, console, options.checkpoint_seconds)
-    return zoo_member(name, weights=options.weights, offline=options.offline, device=device)
+        return partial(trained_member, name, network, device, console, options.checkpoint_seconds)
+    return partial(zoo_member, name, weights=options.weights, offline=options.offline, device=device)
 
 
 def _to_train(options: SimilarityOptions, name: NetworkName, seed: int) -> DigitsNetwork:
