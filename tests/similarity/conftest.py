@@ -8,6 +8,7 @@ from torch import nn
 
 from vtk_cli.console import Console
 from vtk_cli.models.names import NetworkName
+from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.models.weights import state_sha256
 from vtk_cli.similarity.attack import Attack
 from vtk_cli.similarity.images import ImageSet
@@ -18,6 +19,7 @@ from vtk_cli.similarity.rows import Rows
 from vtk_cli.similarity.store import Store
 
 SIDE, CLASSES = 8, 4
+PIXELS = PixelConfig(SIDE, (0.5,) * 3, (0.5,) * 3, crop_pct=1.0)
 
 
 def small_net(seed):
@@ -39,11 +41,7 @@ def small_member(seed, net=None, label=None):
         name=name,
         origin="test",
         weights_sha256=state_sha256(net),
-        size=SIDE,
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-        crop=1.0,
-        interpolation="bicubic",
+        pixels=PIXELS,
         classes=CLASSES,
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         is_trained_here=False,

@@ -16,7 +16,7 @@ from vtk_cli.similarity.networks import PixelModel
 from vtk_cli.similarity.sat import sat_matrix
 from vtk_cli.similarity.store import Store
 
-from .conftest import CLASSES, reordered, small_images, small_member, small_net
+from .conftest import CLASSES, PIXELS, reordered, small_images, small_member, small_net
 
 
 def test_n_networks_cost_n_attacks_and_n_squared_evaluations_and_nothing_the_second_time(make_rows):
@@ -71,7 +71,7 @@ def test_weights_and_normalisation_are_in_the_key_and_the_batch_size_is_not(make
     changed_net[0].weight.data[0, 0, 0, 0] += 1e-3
     members = [small_member(0, changed_net), small_member(1), small_member(2)]
     assert make_rows(members).key(0) != plain.key(0)
-    darker = dataclasses.replace(small_member(0), mean=(0.4,) * 3)
+    darker = dataclasses.replace(small_member(0), pixels=dataclasses.replace(PIXELS, mean=(0.4,) * 3))
     assert make_rows([darker, small_member(1)]).key(0) != plain.key(0)
     assert make_rows(batch_size=7).key(0) == plain.key(0)
 
@@ -81,7 +81,8 @@ def two_sizes():
     torch.manual_seed(5)
     larger = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 100, CLASSES))
     second = small_member(1, larger, label="larger")
-    second = dataclasses.replace(second, size=12, load=lambda: PixelModel(larger, 12, (0.5,) * 3, (0.5,) * 3))
+    pixels_12 = dataclasses.replace(PIXELS, input_size=12)
+    second = dataclasses.replace(second, pixels=pixels_12, load=lambda: PixelModel(larger, 12, (0.5,) * 3, (0.5,) * 3))
     images = small_images()
     whole = images.pixels(None).float()
 

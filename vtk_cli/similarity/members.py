@@ -39,9 +39,7 @@ class Member:
         name: what the user's words mean.
         origin: where its weights come from, in words.
         weights_sha256: of its weights.
-        size: side of its input, in pixels.
-        mean, std: its normalisation, in [0, 1] pixel units.
-        crop, interpolation: its own evaluation crop (`--protocol paper`).
+        pixels: its preprocessing: size, mean and std, and its own evaluation crop (`--protocol paper`).
         classes: how many classes it tells apart.
         parameters: how many weights it has.
         is_trained_here: whether its weights were made by us, on the digits.
@@ -52,11 +50,7 @@ class Member:
     name: NetworkName
     origin: str
     weights_sha256: str
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop: float
-    interpolation: str
+    pixels: PixelConfig
     classes: int
     parameters: int
     is_trained_here: bool
@@ -65,8 +59,9 @@ class Member:
     @property
     def key(self) -> str:
         """A key of what the network computes: its weights and what is done to pixels before them."""
-        architecture = f"{self.name.name}{self.name.factory}"
-        return content_key([architecture, self.weights_sha256, self.size, self.mean, self.std, self.interpolation])
+        architecture, pixels = f"{self.name.name}{self.name.factory}", self.pixels
+        seen = [pixels.input_size, pixels.mean, pixels.std, pixels.interpolation]
+        return content_key([architecture, self.weights_sha256, *seen])
 
 
 class Pool:
@@ -78,7 +73,7 @@ class Pool:
     """
 
     def __init__(self, members: Sequence[Member], device: torch.device) -> None:
-        self.largest = max(member.size for member in members)
+        self.largest = max(member.pixels.input_size for member in members)
         self._room = _RESIDENT_SHARE * _memory(device)
         self._loaded: OrderedDict[str, tuple[PixelModel, int]] = OrderedDict()
 
@@ -153,17 +148,12 @@ def trained_member(
     def load() -> PixelModel:
         return kept.pop() if kept else digits_networks.trained(network, device, console).model
 
-    pixels = digits_networks.PIXELS
     return Member(
         label=name.label,
         name=name,
         origin=f"digits, seed {network.seed}",
         weights_sha256=result.weights_sha256,
-        size=pixels.input_size,
-        mean=pixels.mean,
-        std=pixels.std,
-        crop=pixels.crop_pct,
-        interpolation=pixels.interpolation,
+        pixels=digits_networks.PIXELS,
         classes=digits_networks.CLASSES,
         parameters=result.parameters,
         is_trained_here=True,
@@ -198,17 +188,12 @@ def zoo_member(
         return _pixel_model(create_network(name, weights=weights, offline=offline, **model_args), pixels, device)
 
     network = create_network(name, weights=weights, offline=offline, **model_args)
-    config = pixels or network.config
     return Member(
         label=name.label,
         name=name,
         origin=network.weights_source,
         weights_sha256=network.weights_sha256,
-        size=config.input_size,
-        mean=config.mean,
-        std=config.std,
-        crop=config.crop_pct,
-        interpolation=config.interpolation,
+        pixels=pixels or network.config,
         classes=network.num_classes,
         parameters=sum(parameter.numel() for parameter in network.module.parameters()),
         is_trained_here=False,

@@ -20,7 +20,7 @@ from vtk_cli.similarity.statistics import rank_correlation
 def network_features(passes: Passes, comparison: Comparison) -> list[ArchitectureFeatures]:
     """The 13 features of every network, read off its modules."""
     return [
-        architecture_features(passes.pool.network(member).net, member.name.name, member.size)
+        architecture_features(passes.pool.network(member).net, member.name.name, member.pixels.input_size)
         for member in comparison.members
     ]
 

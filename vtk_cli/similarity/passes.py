@@ -114,7 +114,7 @@ class Passes:
     def view(self, member: Member) -> View:
         """How `member` sees an image under the protocol."""
         if self.settings.protocol == "paper":
-            return View(member.size, member.crop, member.interpolation)
+            return View(member.pixels.input_size, member.pixels.crop_pct, member.pixels.interpolation)
         return self.canonical_view
 
     @property
