@@ -92,6 +92,8 @@ def test_the_version_is_printed(capsys):
         (["similarity", "a", "b", "--weights", "pretrained"], "give --data DIR"),
         (["similarity", "a", "b", "--quick", "--data", "x"], "leave out --data"),
         (["similarity", "--import-matrix", "none.csv", "--importance"], "give --features FILE"),
+        (["data", "make"], "Missing argument 'NAME'"),
+        (["proof", "similarity", "--seeds", "0-999999999"], "1,000,000,000 seeds; give at most 1000"),
         (["proof"], "there is similarity, all"),
         (["proof", "similarty"], "did you mean similarity?"),
         (["proof", "similarity", "--seeds", "2-0"], "give 0-2 or 0,3,5"),

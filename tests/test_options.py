@@ -12,7 +12,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtk_cli.errors import UserError
+from vtk_cli.errors import Interrupted, UserError
 from vtk_cli.options import RunOptions, add_command, fraction, new_app, option, option_fields, read_config
 
 
@@ -175,6 +175,18 @@ def test_help_shows_ranges_and_keeps_brackets():
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).stdout
     assert "above 0, at most 10" in shown
     assert "[default: runs/COMMAND/DATE-NAME]" in shown
+
+
+@pytest.mark.parametrize("story", ["stopped by SIGINT after saving step 3", ""])
+def test_an_interrupt_ends_with_its_story_and_code_130(story):
+    def stopped(options, console):
+        raise KeyboardInterrupt(story)
+
+    app = typer.Typer()
+    add_command(app, BlurOptions, stopped, help="Blur.")
+    with pytest.raises(Interrupted, match=story or "interrupted") as caught:
+        typer.main.get_command(app).main([], standalone_mode=False)
+    assert caught.value.exit_code == 130
 
 
 @pytest.mark.parametrize("arguments", [["--shape", ""], ["--out="], ["a", " "], ["--colour", "red", "--colour", ""]])

@@ -94,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console().error(str(error))
         return error.exit_code
     except TyperException as error:
-        if not error.message:  # a group alone has shown its help
-            return ExitCode.USAGE
-        Console().error(" ".join(error.format_message().replace("Value error, ", "").split()))
+        what = error.format_message()
+        if what:  # a group alone has shown its help and has nothing more to say
+            Console().error(" ".join(what.replace("Value error, ", "").split()))
         return ExitCode.USAGE
     except (KeyboardInterrupt, Abort):
         Console().error("interrupted")

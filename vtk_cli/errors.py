@@ -58,6 +58,12 @@ class Preempted(VtkError):
     exit_code = ExitCode.PREEMPTED
 
 
+class Interrupted(VtkError):
+    """The user stopped the job (Ctrl-C); what was saved is in the message."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """`did you mean a, b?` from the closest of `known` to `word`; an empty string when none is close."""
     close = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)

@@ -33,7 +33,7 @@ from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from vtk_cli.console import Console
-from vtk_cli.errors import ExitCode, UserError, nearest
+from vtk_cli.errors import ExitCode, Interrupted, UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,10 @@ def add_command(
     def face(**values: Any) -> None:
         frozen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         chosen = options(**frozen)
-        code = run(chosen, chosen.console())
+        try:
+            code = run(chosen, chosen.console())
+        except KeyboardInterrupt as stop:  # typer would end without a word
+            raise Interrupted(str(stop) or "interrupted") from stop
         raise typer.Exit(int(code or ExitCode.DONE))
 
     hints = typing.get_type_hints(options)

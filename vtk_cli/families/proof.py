@@ -15,6 +15,8 @@ from vtk_cli.families.discovery import load, members
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.reports.evidence import Proof
 
+_MOST_SEEDS = 1000
+
 
 def _complete_name(incomplete: str) -> list[str]:
     return [name for name in [*members("proof"), "all"] if name.startswith(incomplete)]
@@ -48,14 +50,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """`0-2` or `0,3,5` or both: sorted, each once.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or more than anybody waits for.
     """
     seeds: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
         if match is None or int(match[2] or match[1]) < int(match[1]):
             raise UserError(f"{text!r} are no seeds", "--seeds", "give 0-2 or 0,3,5")
-        seeds.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= _MOST_SEEDS:
+            raise UserError(f"{text!r} are {last - first + 1:,} seeds", "--seeds", f"give at most {_MOST_SEEDS}")
+        seeds.update(range(first, last + 1))
     return tuple(sorted(seeds))
 
 
