@@ -101,6 +101,8 @@ BAD = {
     r":3, column a: 'high' is not a number": ",a,b\na,4,2\nb,high,4\n",
     r":2, column b: '' is not a number": ",a,b\na,4,\nb,2,4\n",
     r":2, column b: 'nan' is not a finite number": ",a,b\na,4,nan\nb,nan,4\n",
+    r":2, column b: -1e\+308 is the log of no percentage": ",a,b\na,4,-1e308\nb,-1e308,4\n",
+    r":1: a network has no name": ",a,\na,4,2\n,2,4\n",
     r":2, column a: 100 is above ln 100 = 4.6052": ",a,b\na,100,9.8\nb,9.8,100\n",
     r"not symmetric: a, c is 2 but c, a is 2\.5": ",a,b,c\na,4,3,2\nb,3,4,1\nc,2.5,1.5,4\n",
 }

@@ -20,6 +20,9 @@ from vtk_cli.similarity.sat import MAX_SAT, Floats
 ROUNDING = 1e-6
 """How far two entries that should be equal may lie apart in a file whose numbers were rounded."""
 
+MIN_SAT = -745.0
+"""Below this a score is the logarithm of no positive float64."""
+
 
 def write_matrix_csv(path: Path, names: Sequence[str], matrix: Floats) -> None:
     """Write an (N, N) matrix; every number in the fewest digits that read back to the same float64, NaN as `nan`."""
@@ -71,6 +74,8 @@ def _check_names(path: Path, names: tuple[str, ...], lines: list[tuple[int, list
         raise UserError(f"the first row names {len(names)} networks after its empty first cell", where, fix)
     if lines[0][1][0].strip():
         raise UserError(f"the first cell is '{lines[0][1][0]}'", where, "leave it empty and begin the names after it")
+    if not all(names):
+        raise UserError("a network has no name", where, "fill it in")
     repeated = [name for index, name in enumerate(names) if name in names[:index]]
     if repeated:
         raise UserError(f"the name '{repeated[0]}' appears twice", where, "give every network its own name")
@@ -97,6 +102,8 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
         raise UserError(f"'{cell}' is not a number", where, "give a score such as 2.6649") from None
     if not np.isfinite(value):
         raise UserError(f"'{cell.strip()}' is not a finite number", where, "leave this network out or score the pair")
+    if value < MIN_SAT:
+        raise UserError(f"{value:g} is the log of no percentage", where, "give a score such as 2.6649")
     if value > MAX_SAT + ROUNDING:
         raise UserError(
             f"{value:g} is above ln 100 = {MAX_SAT:.4f}", where, "give scores, the natural log of the percentage"
