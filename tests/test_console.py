@@ -130,3 +130,20 @@ def test_on_a_terminal_progress_is_a_bar_that_shows_count_and_status() -> None:
 def test_an_error_inside_progress_comes_out() -> None:
     with pytest.raises(ZeroDivisionError), Console().progress("work", 1):
         raise ZeroDivisionError
+
+
+def test_what_a_terminal_would_obey_or_cannot_show_is_spelled_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(verbose=True)
+    hostile = "\x1b[2J\x1b]0;title\x07\x9b31m\udcff.png"
+    spelled = "\\x1b[2J\\x1b]0;title\\x07\\x9b31m\\udcff.png"
+    with console.log_to(tmp_path / "log.txt"):
+        for say in (console.note, console.detail, console.warn, console.error, console.text):
+            say(hostile)
+    console.table("t", ("name",), [(hostile,)])
+    out, err = capsys.readouterr()
+    assert err.count(spelled) == 4
+    assert out.count(spelled) == 2
+    assert (tmp_path / "log.txt").read_text().count(spelled) == 4
+    assert not set("\x1b\x07\x9b") & set(out + err)

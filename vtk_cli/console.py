@@ -31,6 +31,8 @@ from vtk_cli.files import disk_errors
 PLAIN_INTERVAL_S = 5.0
 """How often a progress line is printed where there is no terminal."""
 
+_SPELLED_OUT = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
 
 class Progress(Protocol):
     """A running progress display."""
@@ -59,29 +61,29 @@ class Console:
     def note(self, text: str) -> None:
         """Say something a person may like to know, on stderr."""
         if not self.quiet:
-            self._err.print(text, style="dim", soft_wrap=True)
+            self._err.print(_visible(text), style="dim", soft_wrap=True)
         self._append("note", text)
 
     def detail(self, text: str) -> None:
         """Say something only `--verbose` shows; the run's log always has it."""
         if self.verbose:
-            self._err.print(text, style="dim", soft_wrap=True)
+            self._err.print(_visible(text), style="dim", soft_wrap=True)
         self._append("detail", text)
 
     def warn(self, text: str) -> None:
         """Say something a person must know, on stderr, also with `--quiet`."""
-        self._err.print(f"warning: {text}", style="yellow", soft_wrap=True)
+        self._err.print(f"warning: {_visible(text)}", style="yellow", soft_wrap=True)
         self._append("warning", text)
 
     def error(self, text: str) -> None:
         """Say why the command failed: one line on stderr."""
-        self._err.print(f"error: {text}", style="bold red", soft_wrap=True)
+        self._err.print(f"error: {_visible(text)}", style="bold red", soft_wrap=True)
         self._append("error", text)
 
     def text(self, text: str, style: str = "") -> None:
         """Print a line of the result on stdout; nothing with `--json`."""
         if not self.json_output:
-            self._out.print(text, style=style or None, soft_wrap=True)
+            self._out.print(_visible(text), style=style or None, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table of the result on stdout; nothing with `--json`. Numbers are aligned right."""
@@ -92,7 +94,7 @@ class Console:
             numeric = all(isinstance(row[index], (int, float)) or _is_number(str(row[index])) for row in rows)
             shown.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
         for row in rows:
-            shown.add_row(*(str(cell) for cell in row))
+            shown.add_row(*(_visible(str(cell)) for cell in row))
         self._out.print(shown)
 
     def emit(self, summary: Mapping[str, Any]) -> None:
@@ -133,7 +135,7 @@ class Console:
     def _append(self, kind: str, text: str) -> None:
         if self._log is not None:
             with disk_errors(self._log), self._log.open("a", encoding="utf-8") as log:
-                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {kind}: {text}\n")
+                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {kind}: {_visible(text)}\n")
 
 
 class _Silent:
@@ -144,7 +146,7 @@ class _Silent:
 class _Bar:
     def __init__(self, bars: RichProgress, description: str, total: int) -> None:
         self._bars = bars
-        self._task = bars.add_task(description, total=total, status="")
+        self._task = bars.add_task(_visible(description), total=total, status="")
 
     def advance(self, count: int = 1, status: str = "") -> None:
         if status:
@@ -168,6 +170,14 @@ class _Lines:
         left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
         behind = f", {status}" if status else ""
         self._console.note(f"{self._description}: {self._done}/{self._total}, about {left:.0f} s left{behind}")
+
+
+def _visible(text: str) -> str:
+    """`text` with what a terminal would obey (escape sequences) or cannot show (bytes that are no UTF-8) spelled out.
+
+    File names come from anywhere; one of them must neither colour, clear nor retitle a terminal, nor stop a run.
+    """
+    return text.translate(_SPELLED_OUT).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _literal_console(*, stderr: bool) -> RichConsole:

@@ -86,6 +86,8 @@ def test_val_txt_gives_the_labels_of_files_beside_it_or_in_val(tmp_path, inside)
         ("a.png", "not `file index`"),
         ("a.png cat", "not `file index`"),
         ("a.png -1", "not `file index`"),
+        ("a.png 1000000", "index is above 999999"),
+        ("a.png " + "9" * 5000, "index is above 999999"),
         ("gone.png 3", "listed image is missing"),
         ("a.png 4", "two labels"),
     ],
@@ -149,6 +151,9 @@ def test_a_class_map_replaces_the_sorted_order(folders):
         ("[1, 2]", "not a class map"),
         ('{\n"a": 0,,', "map.json:2: is not JSON"),
         (None, "cannot be read"),
+        ('{"cat": 1000000000}', "give an integer from 0 to 999999"),
+        ('{"cat": ' + "9" * 5000 + "}", "is not a class map"),
+        ("[" * 100_000, "is not a class map"),
     ],
 )
 def test_a_wrong_class_map_is_named(folders, content, fault):

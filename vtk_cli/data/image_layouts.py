@@ -19,6 +19,8 @@ from vtk_cli.errors import UserError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Those of torchvision's ImageFolder; letter case does not matter."""
 VAL_LIST = "val.txt"
+LARGEST_LABEL = 999_999
+"""No dataset has more classes; what is above is a slip."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def read_class_map(path: Path) -> dict[str, int]:
     """Read {class folder: label} from a JSON file.
 
     Raises:
-        UserError: it cannot be read, is no JSON object, or a label is not an integer from 0.
+        UserError: it cannot be read, is no JSON object, or a label is not an integer from 0 to `LARGEST_LABEL`.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -99,11 +101,14 @@ def read_class_map(path: Path) -> dict[str, int]:
         raise UserError("the class map cannot be read", str(path), str(error)) from error
     except json.JSONDecodeError as error:
         raise UserError(f"is not JSON: {error.msg}", f"{path}:{error.lineno}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise UserError("is not a class map", str(path), 'write {"folder": index, ...}') from error
     if not isinstance(table, dict):
         raise UserError("is not a class map", str(path), 'write {"folder": index, ...}')
     for folder, label in table.items():
-        if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-            raise UserError(f"the label of {folder!r} is {label!r}", str(path), "give an integer from 0")
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= LARGEST_LABEL:
+            fix = f"give an integer from 0 to {LARGEST_LABEL}"
+            raise UserError(f"the label of {folder!r} is {label!r}", str(path), fix)
     return table
 
 
@@ -153,6 +158,8 @@ def _read_val_list(root: Path) -> Layout:
         name = name.strip()
         if not name or not index.isascii() or not index.isdigit():
             problems.append(Problem(where, "line is not `file index`"))
+        elif len(index.lstrip("0")) > len(str(LARGEST_LABEL)):
+            problems.append(Problem(where, f"index is above {LARGEST_LABEL}"))
         elif name in images and images[name].label != int(index):
             problems.append(Problem(where, "image is listed with two labels"))
         elif (size := file_size(base / name)) is None:
