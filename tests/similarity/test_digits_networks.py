@@ -29,8 +29,8 @@ def cache(tmp_path, monkeypatch):
 
 def tiny(seed=0, epochs=1):
     """The smallest residual network, trained for a moment."""
-    model_args = {"channels": (8, 8, 8, 8), "stem_type": "deep", "stem_width": 8, "layers": (1, 1, 1, 1)}
-    return DigitsNetwork("tiny", "resnet18", model_args, 16, Recipe(epochs, 64, 2e-3), seed)
+    model_args = {"channels": (8, 8, 8, 8), "layers": (1, 1, 1, 1)}
+    return DigitsNetwork("tiny", "resnet18", model_args, Recipe(epochs, 64, 2e-3), seed)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_stand_in_keeps_the_block_and_the_depths_of_its_resnet():
     net = stand_in("resnet50", "resnet50", 0).build()
     assert [len(stage) for stage in (net.layer1, net.layer2, net.layer3, net.layer4)] == [3, 4, 6, 3]
     assert type(net.layer1[0]).__name__ == "Bottleneck"
-    assert (net.conv1.out_channels, net.conv1.kernel_size, net.conv1.stride) == (16, (7, 7), (2, 2))
+    assert [stage[-1].conv3.out_channels for stage in (net.layer1, net.layer4)] == [64, 512]
     assert type(stand_in("r", "resnet18", 0).build().layer1[0]).__name__ == "BasicBlock"
 
 
@@ -130,5 +130,6 @@ def test_all_that_shapes_the_weights_is_in_the_key_and_the_label_is_not():
     base = tiny()
     assert tiny(seed=1).key != base.key
     assert tiny(epochs=2).key != base.key
-    assert DigitsNetwork("other", base.timm_name, base.model_args, 16, base.recipe, 0).key == base.key
-    assert DigitsNetwork("tiny", base.timm_name, base.model_args, 8, base.recipe, 0).key != base.key
+    assert DigitsNetwork("other", base.timm_name, base.model_args, base.recipe, 0).key == base.key
+    wider = {**base.model_args, "channels": (16, 16, 16, 16)}
+    assert DigitsNetwork("tiny", base.timm_name, wider, base.recipe, 0).key != base.key

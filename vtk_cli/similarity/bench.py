@@ -62,7 +62,7 @@ def measure(*, smallest: bool, device: torch.device, console: Console) -> list[B
 def _small_network(seed: int, device: torch.device, console: Console) -> Member:
     contestant = SMALL[0]
     recipe = Recipe(epochs=3, batch_size=64, lr=2e-3)
-    network = DigitsNetwork(f"net{seed}", contestant.timm_name, contestant.model_args, 16, recipe, seed)
+    network = DigitsNetwork(f"net{seed}", contestant.timm_name, contestant.model_args, recipe, seed)
     return trained_member(
         NetworkName(network.label, network.label, "timm", network.timm_name), network, device, console
     )

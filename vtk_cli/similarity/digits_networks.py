@@ -28,6 +28,7 @@ from vtk_cli.engine.loop import Clock, Plan, fit
 from vtk_cli.engine.seeds import preserved_rng, seed_everything
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path, cache_folder, content_key, lock, sha256_file, write_json
+from vtk_cli.models.weights import state_sha256
 from vtk_cli.models.zoo import PixelConfig, network_metadata
 from vtk_cli.similarity.networks import PixelModel
 from vtk_kernels import uniform
@@ -36,10 +37,12 @@ SIDE = 32
 CLASSES = 10
 PIXELS = PixelConfig(input_size=SIDE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_pct=1.0)
 """The preprocessing of every network trained here."""
+NARROW = (16, 32, 64, 128)
+"""Widths of a small ResNet's stages, a quarter of the published ones; the stem stays as it is."""
 NOISE = 0.25
 """Half-width of the largest noise added in training, in [0, 1] pixel units."""
 
-_FORMAT = 1
+_FORMAT = 2
 _AUGMENTATION_DOMAIN = 3
 _LARGE = 60e6
 """Parameters above which a network without batch norm learns the digits in half the epochs, at a lower rate."""
@@ -63,7 +66,6 @@ class DigitsNetwork:
         label: what it is called in results.
         timm_name: the timm model.
         model_args: what `timm.create_model` gets besides.
-        narrow_stem: width of a 7x7 stem that replaces the model's own; None keeps it.
         recipe: the training.
         seed: of the initial weights, the order and the noise.
     """
@@ -71,7 +73,6 @@ class DigitsNetwork:
     label: str
     timm_name: str
     model_args: dict[str, Any]
-    narrow_stem: int | None
     recipe: Recipe
     seed: int
 
@@ -85,10 +86,6 @@ class DigitsNetwork:
     def build(self) -> nn.Module:
         """The untrained network: (B, 3, 32, 32) normalised -> (B, 10). Draws from torch's global generator."""
         net: nn.Module = timm.create_model(self.timm_name, num_classes=CLASSES, **self.model_args)
-        if self.narrow_stem is not None:
-            stem = nn.Conv2d(3, self.narrow_stem, 7, stride=2, padding=3, bias=False)
-            nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-            net.conv1 = stem
         return net
 
 
@@ -101,7 +98,7 @@ def full_size(label: str, timm_name: str, seed: int) -> DigitsNetwork:
     for model_args in ({}, {"img_size": SIDE}):
         graph = _graph_at_digits_size(timm_name, model_args)
         if graph is not None:
-            return DigitsNetwork(label, timm_name, model_args, None, _recipe(graph), seed)
+            return DigitsNetwork(label, timm_name, model_args, _recipe(graph), seed)
     raise UserError(
         f"{timm_name} does not run on {SIDE} x {SIDE} images, so it cannot be trained on the embedded digits",
         fix="give pretrained weights and your images with --data DIR, or choose another network",
@@ -111,7 +108,7 @@ def full_size(label: str, timm_name: str, seed: int) -> DigitsNetwork:
 def stand_in(label: str, timm_name: str, seed: int) -> DigitsNetwork:
     """The small stand-in of a ResNet or ViT name: the same kind of block, few and narrow.
 
-    A ResNet keeps its block and its depths at widths 16/32/64/128 and a 7x7 stem of 16; a ViT or DeiT becomes patch 8,
+    A ResNet keeps its stem, its block and its depths at stage widths 16/32/64/128; a ViT or DeiT becomes patch 8,
     dim 192, 4 blocks, 3 heads.
 
     Raises:
@@ -119,12 +116,11 @@ def stand_in(label: str, timm_name: str, seed: int) -> DigitsNetwork:
     """
     family = timm.models.model_entrypoint(timm_name).__module__.rpartition(".")[2]
     if family == "resnet":
-        # The deep stem sets the first stage's input width to twice `stem_width`; `build` puts one 7x7 in its place.
-        model_args: dict[str, Any] = {"channels": (16, 32, 64, 128), "stem_type": "deep", "stem_width": 8}
-        return DigitsNetwork(label, timm_name, model_args, 16, Recipe(8, 64, 2e-3), seed)
+        model_args: dict[str, Any] = {"channels": NARROW}
+        return DigitsNetwork(label, timm_name, model_args, Recipe(8, 64, 2e-3), seed)
     if family in {"vision_transformer", "deit"}:
         model_args = {"img_size": SIDE, "patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3}
-        return DigitsNetwork(label, timm_name, model_args, None, Recipe(12, 32, 1e-3), seed)
+        return DigitsNetwork(label, timm_name, model_args, Recipe(12, 32, 1e-3), seed)
     raise UserError(
         f"there is no small stand-in for {timm_name}",
         "--quick",
@@ -165,7 +161,7 @@ def trained(
             _train(net.to(device), network, plan, folder=folder, device=device, console=console)
             _save(net, network, folder)
     model = _pixel_model(net.eval()).to(device)
-    return TrainedNetwork(model, _card(folder)["sha256"], sum(p.numel() for p in net.parameters()))
+    return TrainedNetwork(model, _card(folder)["weights_sha256"], sum(p.numel() for p in net.parameters()))
 
 
 def is_trained(network: DigitsNetwork) -> bool:
@@ -271,7 +267,7 @@ def _load(net: nn.Module, folder: Path, console: Console) -> bool:
     card, weights = _card(folder), folder / "model.safetensors"
     if not card:
         return False
-    if not weights.exists() or sha256_file(weights) != card["sha256"]:
+    if not weights.exists() or sha256_file(weights) != card["file_sha256"]:
         console.warn(f"{weights}: damaged; training {card['label']} again")
         return False
     net.load_state_dict(load_file(weights))
@@ -282,8 +278,9 @@ def _save(net: nn.Module, network: DigitsNetwork, folder: Path) -> None:
     weights = folder / "model.safetensors"
     with atomic_path(weights) as temporary:
         state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-        # With this the file can be named alone; a replaced stem is nothing a name could say.
-        described = network_metadata(network.timm_name, PIXELS, network.model_args)
-        save_file(state, temporary, metadata=described if network.narrow_stem is None else None)
-    write_json(folder / "card.json", {**asdict(network), "sha256": sha256_file(weights)})
+        # With this the file can be named alone.
+        save_file(state, temporary, metadata=network_metadata(network.timm_name, PIXELS, network.model_args))
+    # The weights' own checksum as well: safetensors may write the same weights as different bytes.
+    checksums = {"weights_sha256": state_sha256(net), "file_sha256": sha256_file(weights)}
+    write_json(folder / "card.json", {**asdict(network), **checksums})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a finished training's state: three times its weights

@@ -25,7 +25,7 @@ from vtk_cli.reports.page import Table
 from vtk_cli.reports.plots import Picture
 from vtk_cli.similarity.attack import Attack
 from vtk_cli.similarity.clusters import spectral_clusters
-from vtk_cli.similarity.digits_networks import DigitsNetwork, Recipe
+from vtk_cli.similarity.digits_networks import NARROW, DigitsNetwork, Recipe
 from vtk_cli.similarity.images import digits_images
 from vtk_cli.similarity.measures import agreement, error_consistency
 from vtk_cli.similarity.members import Member, Pool, trained_member
@@ -53,12 +53,11 @@ class Contestant:
     def network(self, seed: int, *, smallest: bool) -> DigitsNetwork:
         """The network to train from `seed`; `smallest` trains it for one epoch."""
         recipe = Recipe(1, self.recipe.batch_size, self.recipe.lr) if smallest else self.recipe
-        stem = 16 if self.family == RESNET else None
-        return DigitsNetwork(f"{self.name}@{seed}", self.timm_name, self.model_args, stem, recipe, seed)
+        return DigitsNetwork(f"{self.name}@{seed}", self.timm_name, self.model_args, recipe, seed)
 
 
 def _resnet(name: str, timm_name: str, epochs: int, layers: tuple[int, ...] | None = None) -> Contestant:
-    model_args: dict[str, Any] = {"channels": (16, 32, 64, 128), "stem_type": "deep", "stem_width": 8}
+    model_args: dict[str, Any] = {"channels": NARROW}
     if layers is not None:
         model_args["layers"] = layers
     return Contestant(name, RESNET, timm_name, model_args, Recipe(epochs, 64, 2e-3))
