@@ -5,11 +5,13 @@ import torch
 
 from vtk_cli.console import Console
 from vtk_cli.errors import UserError
+from vtk_cli.models.weights import state_sha256
 from vtk_cli.similarity.digits_networks import (
     NOISE,
     DigitsNetwork,
     Recipe,
     add_noise,
+    ensure_trained,
     full_size,
     is_trained,
     parameter_count,
@@ -92,21 +94,22 @@ def test_training_happens_once_and_the_weights_come_back_bit_for_bit(cache):
     network = tiny()
     assert not is_trained(network)
     first = trained(network, CPU, Console(quiet=True))
+    checksum = ensure_trained(network, CPU, Console(quiet=True))
     assert is_trained(network)
     written = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
     second = trained(network, CPU, Console(quiet=True))
     assert written == {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
-    assert first.weights_sha256 == second.weights_sha256
-    states = [result.model.state_dict() for result in (first, second)]
+    assert ensure_trained(network, CPU, Console(quiet=True)) == checksum == state_sha256(first.net)
+    states = [model.state_dict() for model in (first, second)]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert not list(cache.rglob("checkpoints"))
 
 
 def test_the_same_seed_trains_the_same_network_and_another_seed_another(cache, tmp_path, monkeypatch):
-    first = trained(tiny(), CPU, Console(quiet=True)).weights_sha256
-    assert trained(tiny(seed=1), CPU, Console(quiet=True)).weights_sha256 != first
+    first = ensure_trained(tiny(), CPU, Console(quiet=True))
+    assert ensure_trained(tiny(seed=1), CPU, Console(quiet=True)) != first
     monkeypatch.setenv("VTK_CACHE", str(tmp_path / "elsewhere"))
-    assert trained(tiny(), CPU, Console(quiet=True)).weights_sha256 == first
+    assert ensure_trained(tiny(), CPU, Console(quiet=True)) == first
 
 
 def test_training_leaves_the_global_generator_alone(cache):
@@ -117,12 +120,12 @@ def test_training_leaves_the_global_generator_alone(cache):
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
 def test_damaged_weights_in_the_cache_are_trained_again(cache, damage, capsys):
-    first = trained(tiny(), CPU, Console(quiet=True))
+    first = ensure_trained(tiny(), CPU, Console(quiet=True))
     weights = next(cache.rglob("model.safetensors"))
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(bytes(content) if damage is None else damage)
-    assert trained(tiny(), CPU, Console(quiet=True)).weights_sha256 == first.weights_sha256
+    assert state_sha256(trained(tiny(), CPU, Console(quiet=True)).net) == first
     assert "damaged; training tiny again" in capsys.readouterr().err
 
 

@@ -10,7 +10,8 @@ import torch
 
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.errors import Preempted, UserError
-from vtk_cli.similarity.job import _require_sense, _wait_for
+from vtk_cli.similarity.preparation import _require_sense
+from vtk_cli.similarity.sharding import _wait_for
 
 from .conftest import CLASSES, small_member
 

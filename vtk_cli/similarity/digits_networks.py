@@ -128,18 +128,9 @@ def stand_in(label: str, timm_name: str, seed: int) -> DigitsNetwork:
     )
 
 
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """A network trained on the digits, ready to be attacked."""
-
-    model: PixelModel
-    weights_sha256: str
-    parameters: int
-
-
 def trained(
     network: DigitsNetwork, device: torch.device, console: Console, checkpoint_seconds: float = 120.0
-) -> TrainedNetwork:
+) -> PixelModel:
     """The trained network: from the cache, or trained now; a training that was stopped goes on where it was.
 
     Args:
@@ -160,8 +151,16 @@ def trained(
             plan = Plan(network.recipe.epochs, clip_norm=1.0, checkpoint_seconds=checkpoint_seconds)
             _train(net.to(device), network, plan, folder=folder, device=device, console=console)
             _save(net, network, folder)
-    model = _pixel_model(net.eval()).to(device)
-    return TrainedNetwork(model, _card(folder)["weights_sha256"], sum(p.numel() for p in net.parameters()))
+    return _pixel_model(net.eval()).to(device)
+
+
+def ensure_trained(
+    network: DigitsNetwork, device: torch.device, console: Console, checkpoint_seconds: float = 120.0
+) -> str:
+    """The SHA-256 of the trained weights; trains the network as `trained` does if that has not been done."""
+    if not is_trained(network):
+        trained(network, device, console, checkpoint_seconds)
+    return str(_card(_folder(network))["weights_sha256"])
 
 
 def is_trained(network: DigitsNetwork) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,22 +143,16 @@ def trained_member(
     Raises:
         JobError, Preempted: from the training.
     """
-    result = digits_networks.trained(network, device, console, checkpoint_seconds)
-    kept = [result.model]  # handed out once, so that a large network is not read twice from disk
-
-    def load() -> PixelModel:
-        return kept.pop() if kept else digits_networks.trained(network, device, console).model
-
     return Member(
         label=name.label,
         name=name,
         origin=f"digits, seed {network.seed}",
-        weights_sha256=result.weights_sha256,
+        weights_sha256=digits_networks.ensure_trained(network, device, console, checkpoint_seconds),
         pixels=digits_networks.PIXELS,
         classes=digits_networks.CLASSES,
-        parameters=result.parameters,
+        parameters=digits_networks.parameter_count(network),
         is_trained_here=True,
-        load=load,
+        load=partial(digits_networks.trained, network, device, console),
     )
 
 
