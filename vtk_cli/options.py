@@ -211,7 +211,8 @@ def add_command(
     ]
     face.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     face.__annotations__ = {p.name: p.annotation for p in parameters}
-    face.__doc__ = help or inspect.getdoc(run)
+    # Lines of a paragraph are joined: the terminal breaks them where it must.
+    face.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", help or inspect.getdoc(run) or "")
     command_class = type("ConfiguredCommand", (_ConfiguredCommand,), {"options": options})
     app.command(name, cls=command_class, epilog=epilog)(face)
 

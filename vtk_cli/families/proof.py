@@ -71,10 +71,13 @@ def run(options: ProofOptions, console: Console) -> ExitCode:
     1 if one does not.
     """
     from vtk_cli.engine.devices import resolve_device
-    from vtk_cli.files import write_json, write_text
+    from vtk_cli.files import require_folder, write_json, write_text
 
     if not options.names:
         raise UserError("which proof?", fix=f"there is {', '.join(members('proof'))}, all")
+    require_folder(options.out)
+    if options.readme is not None and not options.readme.is_file():
+        raise UserError("is no file", f"--readme {options.readme}", "name a Markdown file with the marks of the proof")
     proofs: list[Proof] = []
     for name, module in load("proof", options.names).items():
         folder = options.out / name

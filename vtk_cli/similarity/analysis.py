@@ -11,6 +11,7 @@ from vtk_cli.similarity.clusters import spectral_clusters
 from vtk_cli.similarity.command import AnalysisOptions, Measure, SimilarityOptions
 from vtk_cli.similarity.features import ArchitectureFeatures, features_in, read_features
 from vtk_cli.similarity.importance import FEWEST_NETWORKS
+from vtk_cli.similarity.other_measures import measure
 from vtk_cli.similarity.outcome import Result
 from vtk_cli.similarity.rows import Rows
 from vtk_cli.similarity.sat import FEWEST_TO_CENTER, Floats, center
@@ -57,7 +58,11 @@ def sections(
         wanted = [name for name in Measure if name != Measure.ALL]
         if Measure.ALL not in options.measure:
             wanted = [name for name in wanted if name in options.measure]
-        found.append(network_findings.other_measures(wanted, rows.passes, comparison, score, options.seed))
+        matrices = {
+            str(name): measure(name, rows.passes, comparison, seed=options.seed, triplets=options.triplets)
+            for name in wanted
+        }
+        found.append(network_findings.other_measures(matrices, comparison.names, score))
     if options.importance:
         found.append(network_findings.importance(score, features, options.seed))
     if options.ensembles:

@@ -139,6 +139,9 @@ class AnalysisOptions(RunOptions):
     measure: tuple[Measure, ...] = option(
         (), "Other similarities beside SAT, and how they rank with it; may be repeated.", panel="Analysis"
     )
+    triplets: int = option(
+        500, "Planes of --measure dbs, each of 2,500 forward passes a network.", panel="Analysis", minimum=1
+    )
     importance: bool = option(False, "Which architecture features explain the scores.", panel="Analysis")
     features: Path | None = option(
         None, "CSV of architecture features, over those read off the networks.", panel="Analysis", metavar="FILE"
@@ -212,6 +215,9 @@ class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOpt
             flags = {"--quick": self.quick, "--weights digits": self.weights == "digits", "--epochs": self.epochs}
             flag = next((flag for flag, given in flags.items() if given), "--reference")
             raise UserError("networks trained on digits cannot classify other images", flag, "leave out --data")
+        if self.on_digits and (self.class_map or self.labels != "folders"):
+            flag = "--class-map" if self.class_map else f"--labels {self.labels}"
+            raise UserError("digits are labelled", flag, "give --data DIR, or leave it out")
         if self.shard and (self.merge or self.devices):
             raise UserError("a shard neither merges nor starts processes", "--shard", "leave out --merge and --devices")
         if self.importance and self.import_matrix and not self.features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vtk_cli.similarity.ensembles import error_reduction, pick_ensemble, probabilities, study_ensembles, suggest_teacher
 from vtk_cli.similarity.features import FEATURE_NAMES, ArchitectureFeatures, architecture_features, difference_vector
 from vtk_cli.similarity.importance import feature_importance
-from vtk_cli.similarity.other_measures import DISTANCES, measure
+from vtk_cli.similarity.other_measures import DISTANCES
 from vtk_cli.similarity.passes import Comparison, Passes
 from vtk_cli.similarity.sat import Floats
 from vtk_cli.similarity.section import Section
@@ -25,10 +25,8 @@ def network_features(passes: Passes, comparison: Comparison) -> list[Architectur
     ]
 
 
-def other_measures(wanted: Sequence[str], passes: Passes, comparison: Comparison, score: Floats, seed: int) -> Section:
+def other_measures(matrices: Mapping[str, Floats], names: Sequence[str], score: Floats) -> Section:
     """Other similarities of the same networks on the same images, and how each ranks pairs against SAT."""
-    names = comparison.names
-    matrices = {name: measure(name, passes, comparison, seed) for name in wanted}
     spearman = {name: rank_correlation(matrix, score) for name, matrix in matrices.items()}
     if len(names) == 2:
         columns: tuple[str, ...] = ("measure", f"{names[0]} / {names[1]}")
@@ -40,7 +38,7 @@ def other_measures(wanted: Sequence[str], passes: Passes, comparison: Comparison
             (name, f"{matrix[upper].mean():.4f}", f"{spearman[name]:.3f}" if np.isfinite(spearman[name]) else "-")
             for name, matrix in matrices.items()
         ]
-    distances = [name for name in wanted if name in DISTANCES]
+    distances = [name for name in matrices if name in DISTANCES]
     note = f"{', '.join(distances)} is a distance: small where networks are alike." if distances else ""
     data = {"matrices": matrices, "spearman_with_sat": spearman}
     return Section("measures", "Other measures", data, columns, rows, note)

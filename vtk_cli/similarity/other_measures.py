@@ -32,7 +32,7 @@ DISTANCES = frozenset({"jsd"})
 _GRADIENT_IMAGES = 256
 
 
-def measure(name: str, passes: Passes, comparison: Comparison, seed: int) -> Floats:
+def measure(name: str, passes: Passes, comparison: Comparison, *, seed: int, triplets: int = TRIPLETS) -> Floats:
     """The (N, N) matrix of one measure.
 
     Args:
@@ -40,6 +40,7 @@ def measure(name: str, passes: Passes, comparison: Comparison, seed: int) -> Flo
         passes: runs the networks.
         comparison: the networks, the images and the clean answers.
         seed: of the image triplets of `dbs`.
+        triplets: how many of them.
 
     Raises:
         UserError: too few images for the measure.
@@ -50,7 +51,7 @@ def measure(name: str, passes: Passes, comparison: Comparison, seed: int) -> Flo
         "jsd": lambda: jensen_shannon(probabilities(comparison.logits)),
         "grad-cos": lambda: gradient_cosine(_gradients(passes, comparison)),
         "cka": lambda: unbiased_cka([_features(passes, comparison, member) for member in comparison.members]),
-        "dbs": lambda: _decision_boundaries(passes, comparison, seed),
+        "dbs": lambda: _decision_boundaries(passes, comparison, seed, triplets),
     }
     return measures[name]()
 
@@ -106,12 +107,12 @@ def _classifier(net: nn.Module, label: str) -> nn.Module:
     return linear[-1]
 
 
-def _decision_boundaries(passes: Passes, comparison: Comparison, seed: int) -> Floats:
+def _decision_boundaries(passes: Passes, comparison: Comparison, seed: int, triplets: int) -> Floats:
     members: Sequence[Member] = comparison.members
     pixels = comparison.images.pixels(passes.canonical_view).to(passes.device).float() / 255
     with (
         ExitStack() as stack,
-        passes.console.progress("decision boundaries", TRIPLETS * GRID**2 * len(members)) as progress,
+        passes.console.progress("decision boundaries", triplets * GRID**2 * len(members)) as progress,
     ):
 
         def counted(network: PixelModel) -> Callable[[Tensor], Tensor]:
@@ -124,4 +125,4 @@ def _decision_boundaries(passes: Passes, comparison: Comparison, seed: int) -> F
             return answer
 
         networks = [counted(stack.enter_context(as_function(passes.pool.network(member)))) for member in members]
-        return decision_boundary_similarity(networks, pixels, batch=GRID**2, seed=seed)
+        return decision_boundary_similarity(networks, pixels, triplets=triplets, batch=GRID**2, seed=seed)
