@@ -1,8 +1,13 @@
-"""Disks on which writing fails."""
+"""One thread a process, and disks on which writing fails."""
 
 from __future__ import annotations
 
 import os
+
+# Before torch is imported, here and in the processes that tests start: the networks of the tests are too small for
+# threads, and on a busy machine threads that wait for one another take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import subprocess
 from collections.abc import Iterator
