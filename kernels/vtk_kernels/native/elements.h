@@ -43,18 +43,13 @@ using accumulator_t = typename accumulator<T>::type;
 VTK_INLINE double load(double value) { return value; }
 VTK_INLINE float load(float value) { return value; }
 VTK_INLINE float load(bfloat16 value) { return as_float(static_cast<uint32_t>(value.bits) << 16); }
+// Half precision in integer arithmetic without branches: GCC makes vectors of it, and not of its _Float16.
 VTK_INLINE float load(float16 value) {
-#ifdef __FLT16_MAX__
-    _Float16 half;
-    std::memcpy(&half, &value.bits, 2);
-    return static_cast<float>(half);
-#else
-    const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16, exponent = value.bits >> 10 & 31u, mantissa = value.bits & 1023u;
-    if (exponent == 31) return as_float(sign | 0x7f800000u | mantissa << 13);
-    if (exponent) return as_float(sign | (exponent + 112u) << 23 | mantissa << 13);
-    const float small = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign ? -small : small;
-#endif
+    const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16, magnitude = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
+    const float small = as_float(magnitude + (113u << 23)) - 0x1p-14f;
+    const uint32_t normal = magnitude + (112u << 23), special = magnitude + (224u << 23);
+    const uint32_t exponent = magnitude >> 23;
+    return as_float(sign | (exponent == 0 ? as_bits(small) : exponent == 31 ? special : normal));
 }
 
 // Rounds to nearest, ties to even, as torch does.
@@ -66,65 +61,12 @@ VTK_INLINE void store(bfloat16 &place, float value) {
     place.bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 VTK_INLINE void store(float16 &place, float value) {
-#ifdef __FLT16_MAX__
-    const _Float16 half = static_cast<_Float16>(value);
-    std::memcpy(&place.bits, &half, 2);
-#else
     const uint32_t bits = as_bits(value), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
-    uint32_t half;
-    if (magnitude > 0x7f800000u)
-        half = 0x7e00u;
-    else if (magnitude >= 0x477ff000u)
-        half = 0x7c00u;
-    else if (magnitude < 0x38800000u)  // subnormal: the addition rounds at 2**-24
-        half = as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f);
-    else
-        half = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+    const uint32_t small = as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f);  // subnormal: the addition rounds at 2**-24
+    const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+    const uint32_t finite = magnitude < 0x38800000u ? small : normal;
+    const uint32_t half = magnitude > 0x7f800000u ? 0x7e00u : magnitude >= 0x477ff000u ? 0x7c00u : finite;
     place.bits = static_cast<uint16_t>(sign | half);
-#endif
 }
-
-// Vectors of 32 bytes, for loops that the compiler does not keep in registers by itself.
-template <class A>
-struct vector_of;
-template <>
-struct vector_of<float> {
-    typedef float type __attribute__((vector_size(32)));
-};
-template <>
-struct vector_of<double> {
-    typedef double type __attribute__((vector_size(32)));
-};
-template <class A>
-using Vector = typename vector_of<A>::type;
-template <class A>
-constexpr int lanes = 32 / sizeof(A);
-
-template <class A>
-VTK_INLINE Vector<A> load_vector(const A *place) {
-    Vector<A> vector;
-    std::memcpy(&vector, place, sizeof vector);
-    return vector;
-}
-VTK_INLINE Vector<float> load_vector(const bfloat16 *place) {
-    typedef uint16_t narrow __attribute__((vector_size(16)));
-    typedef uint32_t wide __attribute__((vector_size(32)));
-    narrow bits;
-    std::memcpy(&bits, place, sizeof bits);
-    return (Vector<float>)(__builtin_convertvector(bits, wide) << 16);
-}
-VTK_INLINE Vector<float> load_vector(const float16 *place) {
-    Vector<float> vector;
-    for (int i = 0; i < lanes<float>; ++i) vector[i] = load(place[i]);
-    return vector;
-}
-
-template <class A>
-VTK_INLINE void store_vector(A *place, Vector<A> vector) {
-    std::memcpy(place, &vector, sizeof vector);
-}
-
-VTK_INLINE float total(Vector<float> v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
-VTK_INLINE double total(Vector<double> v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 }  // namespace vtk
