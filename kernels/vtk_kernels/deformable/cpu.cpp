@@ -13,6 +13,7 @@
 #include "arrays.h"
 #include "parallel.h"
 #include "simd.h"
+#include "vectors.h"
 
 namespace {
 

@@ -1,8 +1,8 @@
 """The public functions of deformable attention: what goes in is checked here, then one backend runs.
 
-Each function is a `torch.library` operator with a fake kernel and a backward operator, so `torch.compile` sees one node,
-and the backend is chosen when it runs. Locations, softmax and sums are float32 (float64 with float64 values) whatever the
-type of `value`.
+Each function is a `torch.library` operator with a fake kernel and a backward operator, so `torch.compile` sees one
+node, and the backend is chosen when it runs. Locations, softmax and sums are float32 (float64 with float64 values)
+whatever the type of `value`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def deformable_attention(
     out[b, q, m] = sum over l, p of softmax(logits[b, q, m])[l, p] * bilinear(level l of value[b, :, m], location)
 
     with location = reference + offset / (W, H) for points and centre + offset / P * size / 2 for boxes, in [0, 1] of
-    each level, cells centred at (j + 0.5) / W (`grid_sample` with `align_corners=False`, zeros outside). A sample a cell
-    or more away from the map's cell centres, or whose location is NaN or infinite, adds 0 and gets gradients 0.
+    each level, cells centred at (j + 0.5) / W (`grid_sample` with `align_corners=False`, zeros outside). A sample a
+    cell or more away from the map's cell centres, or whose location is NaN or infinite, adds 0 and gets gradients 0.
 
     Args:
         value: (B, S, M, D) float64, float32, bfloat16 or float16; cell (i, j) of level l is row start_l + i * W_l + j.

@@ -1,9 +1,9 @@
 """Multi-scale deformable attention in plain torch: the definition that the other backends are measured against.
 
-Deformable DETR, arXiv 2010.04159, eq. 3. Level l of `value` is a map of H_l x W_l cells; the location (x, y) in [0, 1] of it
-has the pixel coordinates u = x * W_l - 0.5, v = y * H_l - 0.5, so that cell (i, j) is centred at u = j, v = i. A sample
-counts where -1 < u < W_l and -1 < v < H_l; elsewhere, and where its location is NaN or infinite, it is skipped: it adds 0
-and its gradients are 0. Corners of a counted sample that lie outside the map are 0.
+Deformable DETR, arXiv 2010.04159, eq. 3. Level l of `value` is a map of H_l x W_l cells; the location (x, y) in [0, 1]
+of it has the pixel coordinates u = x * W_l - 0.5, v = y * H_l - 0.5, so that cell (i, j) is centred at u = j, v = i. A
+sample counts where -1 < u < W_l and -1 < v < H_l; elsewhere, and where its location is NaN or infinite, it is skipped:
+it adds 0 and its gradients are 0. Corners of a counted sample that lie outside the map are 0.
 
 Every tensor here is float64, or float32 with `value` and `grad` of any floating type; sums are in the wider type.
 """
@@ -55,12 +55,12 @@ def sample_levels_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of `sample_levels`: to value (type of `locations`), locations and weights.
 
-    With G the gradient of the output, w the weight, a and c the fractions of u and v, and V_rc the corner in row r, column c:
-    dw = <G, bil>, dV_rc += w * w_rc * G, dx = W * w * <G, (1-c)(V01-V00) + c(V11-V10)>, dy likewise. `deterministic` asks
-    torch for an order of the sums that does not change from run to run.
+    With G the gradient of the output, w the weight, a and c the fractions of u and v, V_rc the corner in row r, column
+    c, and s_rc its share: dw = <G, sum s_rc V_rc>, dV_rc += w s_rc G, dx = W w <G, (1-c)(V01-V00) + c(V11-V10)>, dy
+    likewise. `deterministic` asks torch for an order of the sums that does not change from run to run.
     """
     B, S, M, D = value.shape
-    G = grad.to(locations.dtype).reshape(B, -1, M, 1, D)  # one row for all P samples
+    G = grad.to(locations.dtype).reshape(B, locations.shape[1], M, 1, D)  # one row for all P samples
     rows = value.to(locations.dtype).transpose(1, 2).reshape(B * M * S, D)
     grad_rows = torch.zeros_like(rows)
     grad_locations, grad_weights = torch.zeros_like(locations), torch.zeros_like(weights)
@@ -104,7 +104,7 @@ def deformable_attention(value: Tensor, shapes: Shapes, reference: Tensor, offse
         logits: (B, Q, M, L*P).
     """
     counted = inside(locations(reference.detach(), shapes, offsets.detach()), shapes)[..., None]
-    # A skipped sample must not carry a NaN or an infinity into the gradients of the others (0 * inf), so it is replaced here.
+    # A skipped sample must not carry a NaN or an infinity into the gradients of the others (0 * inf): it is replaced.
     spread = reference[:, :, None, :, None].expand(*offsets.shape[:-1], reference.shape[-1])
     where = _locate(torch.where(counted, spread, 0), shapes, torch.where(counted, offsets, 0))
     weights = logits.softmax(-1).reshape(offsets.shape[:-1])
@@ -141,7 +141,7 @@ def deformable_attention_backward(
 def locations(reference: Tensor, shapes: Shapes, offsets: Tensor) -> Tensor:
     """Where the samples are, (B, Q, M, L, P, 2) in [0, 1] of each level.
 
-    A point p moves by an offset in cells, p + offset / (W, H); a box moves by an offset in half sizes, shared by the P points:
+    A point p moves by an offset in cells, p + offset / (W, H); a box by an offset in P-ths of its half size,
     centre + offset / P * size / 2.
     """
     return _locate(reference[:, :, None, :, None], shapes, offsets)
@@ -179,4 +179,4 @@ def _fixed_order(wanted: bool) -> Iterator[None]:
 
 
 def _levels(value: Tensor, shapes: Shapes) -> list[Tensor]:
-    return list(value.split([H * W for H, W in shapes], dim=1))
+    return list(torch.split_with_sizes(value, [H * W for H, W in shapes], dim=1))

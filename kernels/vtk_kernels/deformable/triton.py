@@ -1,9 +1,9 @@
 """Deformable attention in Triton, in the notation of `reference.py`.
 
-One program sums a block of rows (b, q, m) over all channels; the four corners of each sample are gathered straight from `value`.
-The backward pass samples again, keeps the derivatives of the weights in registers until the softmax is differentiated, and adds
-to the gradient of `value` with atomics: in floating point, or, for a result that does not depend on the order, in 64-bit fixed
-point, whose sums are exact. The unit is 2**-61 of a bound on the largest sum.
+One program sums a block of rows (b, q, m) over all channels; the four corners of each sample are gathered straight from
+`value`. The backward pass samples again, keeps the derivatives of the weights in registers until the softmax is
+differentiated, and adds to the gradient of `value` with atomics: in floating point, or, for a result that does not
+depend on the order, in 64-bit fixed point, whose sums are exact; its unit is 2**-61 of a bound on the largest sum.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from vtk_kernels.deformable import fixed_point
 
 Shapes = list[tuple[int, int]]
 
@@ -25,10 +27,7 @@ def sample_levels_backward(
     grad: Tensor, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor, deterministic: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As in `reference.py`."""
-    bound = None
-    if deterministic:
-        samples = locations.shape[1] * locations.shape[3] * locations.shape[4]
-        bound = _largest(grad) * _largest(weights) * samples
+    bound = fixed_point.bound_of_samples(grad, locations, weights) if deterministic else None
     grad_value, _, grad_locations, grad_weights = _backward(grad, value, shapes, None, locations, weights, bound)
     return grad_value, grad_locations, grad_weights
 
@@ -48,7 +47,7 @@ def deformable_attention_backward(
     deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As in `reference.py`."""
-    bound = _largest(grad) * offsets.shape[1] if deterministic else None  # a query's weights sum to 1
+    bound = fixed_point.bound_of_attention(grad) if deterministic else None
     grad_value, by_head, grad_offsets, grad_logits = _backward(grad, value, shapes, reference, offsets, logits, bound)
     return grad_value, by_head.sum(2), grad_offsets, grad_logits
 
@@ -80,7 +79,7 @@ def _backward(
     """`bound`: at least the largest sum in the gradient of `value`, when its sums are to be exact; else None."""
     B, S, M, D = value.shape
     _, Q, _, L, P, _ = places.shape
-    scale = None if bound is None else torch.ldexp(torch.ones_like(bound), 61 - torch.frexp(bound).exponent)
+    scale = None if bound is None else fixed_point.scale(bound)
     grad_value = value.new_zeros(value.shape, dtype=places.dtype if scale is None else torch.int64)
     grad_places, grad_scores = torch.empty_like(places), torch.empty_like(scores)
     by_head = places.new_empty(B, Q, M, L, _coordinates(reference))
@@ -89,17 +88,13 @@ def _backward(
         block = _rows_a_program(D)
         backward_kernel[(triton.cdiv(rows, block),)](
             grad, value, places, scores, places if reference is None else reference,
-            grad_value, grad_places, grad_scores, by_head, grad_places if scale is None else scale, _sides(shapes), rows, S, Q,
-            M, D, L, P, COORDINATES=_coordinates(reference), EXACT=scale is not None, ROWS=block,
-            LANES=triton.next_power_of_2(D), POINTS=triton.next_power_of_2(L * P),
+            grad_value, grad_places, grad_scores, by_head, grad_places if scale is None else scale,
+            _sides(shapes), rows, S, Q, M, D, L, P, COORDINATES=_coordinates(reference), EXACT=scale is not None,
+            ROWS=block, LANES=triton.next_power_of_2(D), POINTS=triton.next_power_of_2(L * P),
         )  # fmt: skip
-    if bound is not None and scale is not None:
-        grad_value = torch.where(bound.isfinite(), grad_value.double() / scale, torch.nan).to(places.dtype)
+    if bound is not None:
+        grad_value = fixed_point.to_float(grad_value, bound, places.dtype)
     return grad_value, by_head, grad_places, grad_scores
-
-
-def _largest(tensor: Tensor) -> Tensor:
-    return tensor.abs().amax().double() if tensor.numel() else tensor.new_zeros((), dtype=torch.float64)
 
 
 def _coordinates(reference: Tensor | None) -> int:
@@ -108,7 +103,7 @@ def _coordinates(reference: Tensor | None) -> int:
 
 def _rows_a_program(D: int) -> int:
     """So many that four warps have four channels a thread: 16-byte loads of float32."""
-    return max(1, 512 // triton.next_power_of_2(D))
+    return max(1, 512 // int(triton.next_power_of_2(D)))
 
 
 def _sides(shapes: Shapes) -> tuple[int, ...]:
@@ -200,8 +195,9 @@ def _give(grad_value, place, mask, share, g, scale, EXACT: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["sides", "rows", "S", "Q"])
-def backward_kernel(
-    grad, value, places, scores, reference, grad_value, grad_places, grad_scores, by_head, scale_place, sides, rows, S, Q,
+def backward_kernel(  # noqa: PLR0915 (one kernel is one function)
+    grad, value, places, scores, reference, grad_value, grad_places, grad_scores, by_head, scale_place,
+    sides, rows, S, Q,
     M: tl.constexpr, D: tl.constexpr, L: tl.constexpr, P: tl.constexpr, COORDINATES: tl.constexpr, EXACT: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr, POINTS: tl.constexpr,
 ):  # fmt: skip
