@@ -28,6 +28,7 @@ OPERATORS: dict[str, tuple[str, tuple[Backend, ...]]] = {
     "keep_patches": ("masking", ("reference", "cpu", "triton")),
     "mask_patches": ("masking", ("reference", "cpu", "triton")),
     "frequency_filter": ("frequency", ("reference", "cpu", "triton")),
+    "frequency_filter_frames": ("frequency", ("reference", "cpu", "triton")),
     "deformable_attention": ("deformable", ("reference", "cpu", "triton", "cuda")),
     "sample_levels": ("deformable", ("reference", "cpu", "triton", "cuda")),
 }

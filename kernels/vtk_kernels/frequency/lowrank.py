@@ -60,9 +60,7 @@ class LowRank:
 
 
 @lru_cache(maxsize=64)
-def low_rank(
-    wanted: Filter, sizes: tuple[int, int, int], device: torch.device, dtype: torch.dtype
-) -> LowRank | None:
+def low_rank(wanted: Filter, sizes: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> LowRank | None:
     """The matrices of `wanted` for clips of `sizes` (T, H, W); None where its rank is too high to be worth it."""
     frames, height, width = sizes
     nothing = np.zeros((frames, 0))
@@ -74,11 +72,11 @@ def low_rank(
         keeps_pixels, kept = _smaller(wanted.time_passes(frames))
         temporal, _ = modes(frames, kept)
     keeps_frames, kept = _smaller(passes)
-    rows, row_of = modes(height, kept.any((0, 2)))
-    columns, column_of = modes(width, kept.any((0, 1)))
+    rows, row_of = modes(height, _along(kept, 1))
+    columns, column_of = modes(width, _along(kept, 2))
     volume_of = np.zeros(1, dtype=int)
     if wanted.joint and kept.any():
-        joint, volume_of = modes(frames, kept.any((1, 2)))
+        joint, volume_of = modes(frames, _along(kept, 0))
     weights = kept[np.ix_(volume_of, row_of, column_of)] * (-1.0 if keeps_frames else 1.0)
     if max(rows.shape[1], columns.shape[1]) > MOST_SPATIAL_MODES or (wanted.time and frames > MOST_FRAMES):
         return None
@@ -129,5 +127,9 @@ def _smaller(passes: Harmonics) -> tuple[bool, Harmonics]:
 
 def _extent(harmonics: Harmonics) -> int:
     """How many harmonics a set spans along its axes, added up."""
-    axes = range(harmonics.ndim)
-    return sum(int(harmonics.any(tuple(other for other in axes if other != axis)).sum()) for axis in axes)
+    return sum(int(_along(harmonics, axis).sum()) for axis in range(harmonics.ndim))
+
+
+def _along(harmonics: Harmonics, axis: int) -> Harmonics:
+    """Which harmonics of one axis a set has."""
+    return np.asarray(harmonics.any(tuple(other for other in range(harmonics.ndim) if other != axis)))

@@ -63,7 +63,8 @@ def frequency_filter(
         raise ValueError(f"clip: expected float64, float32, bfloat16 or float16, got {clip.dtype}{also}")
     _check_filter(time, space, shape, joint)
     _check_apply(apply, clip, "clip")
-    return _filter(clip, _ends(time), _ends(space), shape, joint, apply)
+    filtered: Tensor = _filter(clip, _ends(time), _ends(space), shape, joint, apply)
+    return filtered
 
 
 def frequency_filter_frames(
@@ -110,13 +111,14 @@ def frequency_filter_frames(
         raise ValueError(f"dtype: expected float32, bfloat16 or float16, got {dtype}")
     _check_filter(time, space, shape, joint)
     _check_apply(apply, frames, "frames")
-    return _filter_frames(frames, list(mean), list(std), _ends(time), _ends(space), shape, joint, apply, dtype)
+    clip: Tensor = _filter_frames(frames, list(mean), list(std), _ends(time), _ends(space), shape, joint, apply, dtype)
+    return clip
 
 
 def _check_filter(time: PassBand | None, space: PassBand | None, shape: Shape, joint: bool) -> None:
     for name, wanted in (("time", time), ("space", space)):
         if wanted is not None and not isinstance(wanted, PassBand):
-            raise ValueError(f"{name}: expected a pass band made by high, low or band, got {wanted!r}")  # noqa: TRY004
+            raise ValueError(f"{name}: expected a pass band made by high, low or band, got {wanted!r}")
     if time is None and space is None:
         raise ValueError("time, space: expected at least one pass band")
     if shape not in ("box", "radial"):
@@ -148,8 +150,9 @@ def _filter(
     clip: Tensor, time: Sequence[float], space: Sequence[float], shape: str, joint: bool, apply: Tensor | None
 ) -> Tensor:
     clip = clip.detach().contiguous()
-    wanted = _wanted(tuple(time), tuple(space), shape, joint, tuple(clip.shape[2:]))
-    backend, matrices = _backend(clip, wanted, tuple(clip.shape[2:]))
+    sizes = (clip.shape[2], clip.shape[3], clip.shape[4])
+    wanted = _wanted(tuple(time), tuple(space), shape, joint, sizes)
+    backend, matrices = _backend("frequency_filter", clip, wanted, sizes)
     if matrices is None:
         return reference.frequency_filter(clip, wanted, apply)
     return backend.frequency_filter(clip, matrices, apply)  # type: ignore[no-any-return]
@@ -187,9 +190,9 @@ def _filter_frames(
     apply: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    sizes = tuple(frames.shape[1:4])
+    sizes = (frames.shape[1], frames.shape[2], frames.shape[3])
     wanted = _wanted(tuple(time), tuple(space), shape, joint, sizes)
-    backend, matrices = _backend(frames, wanted, sizes)
+    backend, matrices = _backend("frequency_filter_frames", frames, wanted, sizes)
     means, deviations = (torch.tensor(list(numbers), device=frames.device) for numbers in (mean, std))
     if matrices is None:
         clip = reference.normalized(frames, means, deviations)
@@ -234,9 +237,9 @@ def _wanted(
     raise ValueError(f"space: the cut-off removes every frequency of a {height} x {width} frame")
 
 
-def _backend(clip: Tensor, wanted: Filter, sizes: tuple[int, int, int]) -> tuple[Any, LowRank | None]:
+def _backend(function: str, clip: Tensor, wanted: Filter, sizes: tuple[int, int, int]) -> tuple[Any, LowRank | None]:
     """The module that runs, and the matrices for it; None where `torch.fft` is to run."""
-    chosen = dispatch.which("frequency_filter", clip.device)
+    chosen = dispatch.which(function, clip.device)
     if chosen == "reference":
         return reference, None
     dtype = torch.float64 if clip.dtype == torch.float64 else torch.float32

@@ -43,5 +43,5 @@ def filter_spectrum(clip: Tensor, passes: Harmonics, dims: tuple[int, ...]) -> T
     stays = torch.from_numpy(passes[np.ix_(*bins)]).to(clip.device)
     stays = stays.reshape([stays.shape[dims.index(dim)] if dim in dims else 1 for dim in range(clip.ndim)])
     computed = clip if clip.dtype == torch.float64 else clip.to(torch.float32)
-    filtered = torch.fft.irfftn(torch.fft.rfftn(computed, dim=dims) * stays, s=sizes, dim=dims)
+    filtered: Tensor = torch.fft.irfftn(torch.fft.rfftn(computed, dim=dims) * stays, s=sizes, dim=dims)
     return filtered.to(clip.dtype).contiguous()
