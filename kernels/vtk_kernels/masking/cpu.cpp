@@ -17,6 +17,7 @@
 #include "pages.h"
 #include "parallel.h"
 #include "simd.h"
+#include "stream.h"
 
 namespace nb = nanobind;
 using vtk::Array;
@@ -279,14 +280,19 @@ struct Patches {
     const int64_t *keep;
     const int32_t *places;
     int64_t channels, rows, columns, height, width, kept;
+    bool streamed;
 };
 
 constexpr int64_t kAny = 0;
+constexpr int64_t kAhead = 8;  // lines that are asked for before they are needed: a patch is too short for the processor to guess
 
 // Copies a line of one patch; `Width` bytes when that is known.
 template <int64_t Width>
-VTK_INLINE void copy_line(char *to, const char *from, int64_t width) {
-    std::memcpy(to, from, static_cast<size_t>(Width == kAny ? width : Width));
+VTK_INLINE void copy_line(char *to, const char *from, int64_t width, bool streamed) {
+    if (streamed)
+        vtk::stream(to, from, Width == kAny ? width : Width);
+    else
+        std::memcpy(to, from, static_cast<size_t>(Width == kAny ? width : Width));
 }
 
 // Items [begin, end) of the B * rows strips of patches. A strip's kept patches come from `image` or from `patches`, the
@@ -305,13 +311,19 @@ VTK_INLINE void compose_strips(const Patches &job, int64_t begin, int64_t end) {
                 const char *fill = job.fill + in_patch * width;
                 if (job.image) {
                     const char *from = job.image + line * line_bytes;
-                    for (int64_t column = 0; column < columns; ++column)
-                        copy_line<Width>(to + column * width, places[column] >= 0 ? from + column * width : fill, width);
+                    for (int64_t column = 0; column < columns; ++column) {
+                        const char *source = places[column] >= 0 ? from + column * width : fill;
+                        if (places[column] >= 0) __builtin_prefetch(source + kAhead * line_bytes);
+                        copy_line<Width>(to + column * width, source, width, job.streamed);
+                    }
                 } else {
                     const char *from = job.patches + (sample * job.kept * job.channels * job.height + in_patch) * width;
                     const int64_t patch_bytes = job.channels * job.height * width;
-                    for (int64_t column = 0; column < columns; ++column)
-                        copy_line<Width>(to + column * width, places[column] >= 0 ? from + places[column] * patch_bytes : fill, width);
+                    for (int64_t column = 0; column < columns; ++column) {
+                        const char *source = places[column] >= 0 ? from + places[column] * patch_bytes : fill;
+                        if (places[column] >= 0) __builtin_prefetch(source + kAhead * width);
+                        copy_line<Width>(to + column * width, source, width, job.streamed);
+                    }
                 }
             }
     }
@@ -327,7 +339,10 @@ VTK_INLINE void cut_patches(const Patches &job, int64_t begin, int64_t end) {
         for (int64_t channel = 0; channel < job.channels; ++channel) {
             const int64_t line = ((sample * job.channels + channel) * job.rows + token / job.columns) * job.height;
             const char *from = job.image + line * line_bytes + token % job.columns * width;
-            for (int64_t y = 0; y < job.height; ++y, to += width) copy_line<Width>(to, from + y * line_bytes, width);
+            for (int64_t y = 0; y < job.height; ++y, to += width) {
+                __builtin_prefetch(from + (y + kAhead) * line_bytes);
+                copy_line<Width>(to, from + y * line_bytes, width, job.streamed);
+            }
         }
     }
 }
@@ -337,9 +352,11 @@ struct Bytes {};
 #define VTK_WIDTH(Width)                                                                                   \
     VTK_SIMD void compose(Bytes<Width>, const Patches &job, int64_t begin, int64_t end) {                  \
         compose_strips<Width>(job, begin, end);                                                            \
+        vtk::end_stream();                                                                                 \
     }                                                                                                      \
     VTK_SIMD void cut(Bytes<Width>, const Patches &job, int64_t begin, int64_t end) {                      \
         cut_patches<Width>(job, begin, end);                                                               \
+        vtk::end_stream();                                                                                 \
     }
 VTK_WIDTH(kAny)
 VTK_WIDTH(16)
@@ -382,6 +399,7 @@ void keep_patches(const Array &image, const Array &keep, const Array &out, int64
     check_keep(job.keep, batch, job.kept, job.rows * job.columns);
     job.image = vtk::data<char>(image);
     job.out = fresh(out);
+    job.streamed = vtk::streams(job.out, static_cast<int64_t>(out.nbytes()), job.width);
     with_width(job.width, [&](auto bytes) {
         share_out(batch * job.kept, job.channels * height * job.width * 2, threads, [&](int64_t begin, int64_t end) { cut(bytes, job, begin, end); });
     });
@@ -392,6 +410,7 @@ void compose_image(Patches &job, const Array &keep, const Array &out, int thread
     const std::vector<int32_t> places = places_of(job.keep, static_cast<int64_t>(keep.shape(0)), job.kept, job.rows * job.columns);
     job.places = places.data();
     job.out = fresh(out);
+    job.streamed = vtk::streams(job.out, static_cast<int64_t>(out.nbytes()), job.width);
     with_width(job.width, [&](auto bytes) {
         const int64_t strip_bytes = job.channels * job.height * job.columns * job.width;
         share_out(batch * job.rows, strip_bytes * 2, threads, [&](int64_t begin, int64_t end) { compose(bytes, job, begin, end); });
