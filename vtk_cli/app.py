@@ -31,6 +31,7 @@ SUBCOMMANDS = {
     "data": ("vtk_cli.data.command", "List, make and check datasets."),
     "proof": ("vtk_cli.families.proof", "Rerun a method's claim at small scale, with its baselines and every seed."),
     "bench": ("vtk_cli.families.bench", "Measure speed against a reference, side by side in one run."),
+    "doctor": ("vtk_cli.doctor.command", "Show what this installation has, what it uses, and why."),
 }
 """Subcommand -> (the module whose `app` is its typer application, its line in `vtk --help`)."""
 

@@ -34,6 +34,7 @@ _EXIT_STATUS = {
 }
 _ENVIRONMENT = {
     "VTK_CACHE": "the folder for embedded datasets, trained networks and finished rows; by default that of the user.",
+    "VTK_KERNELS": "forces a backend of the fused operators: reference, cpu, triton or cuda; see `vtk doctor`.",
     "HF_HUB_OFFLINE": "set to 1, published weights are looked for on this machine only.",
     "NO_COLOR": "set, nothing is coloured.",
 }

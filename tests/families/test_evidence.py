@@ -8,9 +8,12 @@ import pytest
 from vtk_cli.app import main
 from vtk_cli.errors import UserError
 from vtk_cli.families.discovery import load, members
-from vtk_cli.families.proof import insert_in, parse_seeds
-from vtk_cli.reports.evidence import BenchRow, Claim, Proof
+from vtk_cli.families.marks import insert_in
+from vtk_cli.families.proof import parse_seeds
+from vtk_cli.reports.evidence import BenchRow, Claim, Proof, rows_as_markdown
 from vtk_cli.reports.page import Table
+
+PAIRS = (("one", 5.0), ("two", None))
 
 
 def proof(*holds):
@@ -42,6 +45,14 @@ def test_a_bench_row_holds_when_its_ratio_reaches_the_target(target, holds):
     assert json.loads(json.dumps(row.as_json()))["ratio"] == 4.0
 
 
+def test_bench_rows_as_markdown_name_the_machine_and_the_versions_once():
+    rows = [BenchRow(name, 0.001, 0.004, "a|b", target, "a processor", {"torch": "2"}) for name, target in PAIRS]
+    text = rows_as_markdown(rows)
+    assert "| one | 1 | 4 | a\\|b | 4.0x | >= 5x | **no** |  |" in text
+    assert "| two | 1 | 4 | a\\|b | 4.0x | - | yes |  |" in text
+    assert text.endswith("\n\nOn a processor; torch 2.\n")
+
+
 @pytest.mark.parametrize(("text", "seeds"), [("0-2", (0, 1, 2)), ("3", (3,)), ("5,0-1,1", (0, 1, 5)), (" 7 - 8", None)])
 def test_seeds_are_read_as_ranges_and_lists(text, seeds):
     if seeds is None:
@@ -57,7 +68,7 @@ def test_what_are_no_seeds_is_refused(text):
         parse_seeds(text)
 
 
-def test_every_subcommand_folder_with_the_file_is_a_member():
+def test_every_subcommand_folder_with_the_file_is_a_member_and_the_kernels_bring_a_bench():
     import vtk_cli
 
     for family in ("proof", "bench"):
@@ -66,7 +77,7 @@ def test_every_subcommand_folder_with_the_file_is_a_member():
             for path in Path(vtk_cli.__path__[0]).glob(f"*/{family}.py")
             if path.parent.name != "families"
         }
-        assert set(members(family)) == folders
+        assert set(members(family)) == folders | ({"kernels"} if family == "bench" else set())
         assert "similarity" in folders
 
 
@@ -80,12 +91,14 @@ def test_a_result_replaces_what_is_between_its_marks(tmp_path):
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- proof toy -->\nold\n<!-- end -->\nafter\n<!-- proof other -->\n<!-- end -->\n")
     for _ in range(2):
-        insert_in(page, "toy", "new \\1\n")
+        insert_in(page, "proof toy", "new \\1\n")
     assert page.read_text() == (
         "before\n<!-- proof toy -->\nnew \\1\n<!-- end -->\nafter\n<!-- proof other -->\n<!-- end -->\n"
     )
-    with pytest.raises(UserError, match="has no marks for none"):
-        insert_in(page, "none", "x")
+    with pytest.raises(UserError, match="has no marks for bench toy cpu"):
+        insert_in(page, "bench toy cpu", "x")
+    with pytest.raises(UserError, match="cannot be read"):
+        insert_in(tmp_path / "none.md", "proof toy", "x")
 
 
 @pytest.fixture
@@ -117,3 +130,23 @@ def test_the_smallest_bench_measures_both_ways_and_finds_the_same_scores(place, 
     assert row["ours"] > 0
     assert row["theirs"] > 0
     assert "3 attacks against 6; scores differ by at most 0" in row["note"]
+
+
+@pytest.mark.slow
+def test_the_smallest_bench_of_the_kernels_measures_every_operator_and_fills_a_readme(tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_text("<!-- bench kernels cpu -->\n<!-- end -->\n")
+    arguments = ["bench", "kernels", "--smallest", "--device", "cpu", "--readme", str(page), "--json", "--quiet"]
+    assert main(arguments) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["name"].partition(",")[0] for row in rows} >= {
+        "deformable_attention",
+        "frequency_filter",
+        "random_keep + keep_tokens",
+        "random_keep + mask_patches",
+    }
+    for row in rows:
+        assert min(row["ours"], row["theirs"], row["copy"], row["bytes"]) > 0
+        assert row["share_of_copy"] == row["copy"] / row["ours"]
+        assert (row["target"], row["share_target"], row["holds"]) == (None, None, True)
+    assert page.read_text().count("\n| ") == len(rows) + 1

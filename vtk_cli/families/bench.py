@@ -1,17 +1,20 @@
 """`vtk bench NAME|all`: speed as a ratio against a reference or a peer, side by side in one run.
 
-A subcommand folder joins by a `bench.py` with `measure(*, smallest, device, console) -> list[BenchRow]`.
+A subcommand folder joins by a `bench.py` with `measure(*, smallest, device, console) -> list[BenchRow]`; for the
+kernels that is `families/kernels.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from vtk_cli.console import Console
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.families.discovery import load, members
+from vtk_cli.families.marks import insert_in
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
-from vtk_cli.reports.evidence import BenchRow
+from vtk_cli.reports.evidence import BenchRow, rows_as_markdown
 
 
 def _complete_name(incomplete: str) -> list[str]:
@@ -27,6 +30,9 @@ class BenchOptions(SpeechOptions):
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
     smallest: bool = option(False, "Exercise the machinery in seconds on the smallest settings.", panel="Run")
+    readme: Path | None = option(
+        None, "Put the table between the marks <!-- bench NAME cpu|cuda --> of this file.", panel="Run", metavar="FILE"
+    )
 
 
 def run(options: BenchOptions, console: Console) -> ExitCode:
@@ -38,14 +44,18 @@ def run(options: BenchOptions, console: Console) -> ExitCode:
 
     if not options.names:
         raise UserError("which bench?", fix=f"there is {', '.join(members('bench'))}, all")
+    device = resolve_device(options.device)
     rows: list[BenchRow] = []
-    for module in load("bench", options.names).values():
-        rows += module.measure(smallest=options.smallest, device=resolve_device(options.device), console=console)
+    for name, module in load("bench", options.names).items():
+        measured: list[BenchRow] = module.measure(smallest=options.smallest, device=device, console=console)
+        if options.readme is not None:
+            insert_in(options.readme, f"bench {name} {device.type}", rows_as_markdown(measured))
+        rows += measured
     shown = [
         (
             row.name,
-            f"{row.ours:.2f}",
-            f"{row.theirs:.2f}",
+            f"{row.ours:.3g}",
+            f"{row.theirs:.3g}",
             row.peer,
             f"{row.ratio:.2f}x",
             "-" if row.target is None else f">= {row.target:g}x",

@@ -1,4 +1,7 @@
-"""Finds what the subcommands bring to a family: a `proof.py` or a `bench.py` in their folder. Imports none of them."""
+"""Finds what the subcommands bring to a family: a `proof.py` or a `bench.py` in their folder. Imports none of them.
+
+The kernels bring a bench too; they know nothing of this program, so `families.kernels` speaks for them.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from types import ModuleType
 import vtk_cli
 from vtk_cli.errors import UserError, nearest
 
+_KERNELS = {"bench": {"kernels": "vtk_cli.families.kernels"}}
+
 
 def members(family: str) -> dict[str, str]:
-    """Name -> module of every subcommand folder that has a `{family}.py`; names as typed, `video-pretrain`."""
+    """Name -> module: the kernels, and every subcommand folder with a `{family}.py`; as typed, `video-pretrain`."""
     folders = [module.name for module in pkgutil.iter_modules(vtk_cli.__path__) if module.ispkg]
     here = [folder for folder in folders if (Path(vtk_cli.__path__[0]) / folder / f"{family}.py").exists()]
-    return {folder.replace("_", "-"): f"vtk_cli.{folder}.{family}" for folder in here if folder != "families"}
+    found = {folder.replace("_", "-"): f"vtk_cli.{folder}.{family}" for folder in here if folder != "families"}
+    return _KERNELS.get(family, {}) | found
 
 
 def load(family: str, names: tuple[str, ...]) -> dict[str, ModuleType]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from vtk_cli.console import Console
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.families.discovery import load, members
+from vtk_cli.families.marks import insert_in
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.reports.evidence import Proof
 
@@ -91,28 +92,13 @@ def run(options: ProofOptions, console: Console) -> ExitCode:
         write_json(folder / "proof.json", proof.as_json())
         write_text(folder / "proof.md", proof.as_markdown())
         if options.readme is not None:
-            insert_in(options.readme, name, proof.as_markdown())
+            insert_in(options.readme, f"proof {name}", proof.as_markdown())
         _show(proof, console)
         console.text(f"written to {folder}")
         proofs.append(proof)
     console.emit({"proofs": [proof.as_json() for proof in proofs]})
     judged = options.smallest or all(proof.holds for proof in proofs)
     return ExitCode.DONE if judged else ExitCode.FAILED
-
-
-def insert_in(file: Path, name: str, text: str) -> None:
-    """Put `text` between `<!-- proof NAME -->` and `<!-- end -->` of a Markdown file.
-
-    Raises:
-        UserError: the file has no such marks.
-    """
-    from vtk_cli.files import write_text
-
-    marks = re.compile(rf"(<!-- proof {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    before = file.read_text(encoding="utf-8")
-    if not marks.search(before):
-        raise UserError(f"has no marks for {name}", str(file), f"add the lines <!-- proof {name} --> and <!-- end -->")
-    write_text(file, marks.sub(lambda match: f"{match[1]}{text}{match[2]}", before))
 
 
 def _show(proof: Proof, console: Console) -> None:

@@ -128,6 +128,27 @@ class BenchRow:
         return {**vars(self), "versions": dict(self.versions), "ratio": self.ratio, "holds": self.holds}
 
 
+def rows_as_markdown(rows: Sequence[BenchRow]) -> str:
+    """A table for a README, with what it was measured on below it."""
+    columns = ("work", "ours (ms)", "theirs (ms)", "peer", "ratio", "target", "holds", "note")
+    shown = [
+        (
+            row.name,
+            f"{row.ours * 1e3:.3g}",
+            f"{row.theirs * 1e3:.3g}",
+            row.peer,
+            f"{row.ratio:.1f}x",
+            "-" if row.target is None else f">= {row.target:g}x",
+            "yes" if row.holds else "**no**",
+            row.note,
+        )
+        for row in rows
+    ]
+    machines = sorted({row.device for row in rows})
+    versions = sorted({f"{name} {number}" for row in rows for name, number in row.versions.items()})
+    return "\n".join([*_markdown_table(columns, shown), "", f"On {'; '.join(machines)}; {', '.join(versions)}."]) + "\n"
+
+
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     shown = [[str(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     return [

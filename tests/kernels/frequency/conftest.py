@@ -1,0 +1,67 @@
+"""The filter by its definition in exact fractions and numpy's complex transform, and the backend that a test runs on.
+
+Every test here runs on every backend that works on this machine.
+
+With Triton's interpreter on (TRITON_INTERPRET=1, read when triton is imported) that is Triton alone, so it needs a
+process of its own: `test_frequency_on_triton.py` starts it.
+"""
+
+import os
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from vtk_kernels.dispatch import VARIABLE, which
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(params=["triton"] if INTERPRETED else ["reference", "cpu"])
+def backend(request, monkeypatch):
+    monkeypatch.setenv(VARIABLE, request.param)
+    try:
+        which("frequency_filter", "cpu")
+    except ValueError as obstacle:
+        pytest.skip(str(obstacle))
+    return request.param
+
+
+@pytest.fixture
+def by_definition():
+    return filter_by_definition
+
+
+@pytest.fixture
+def few():
+    """How many of many: the interpreter takes a second for what the others do in a millisecond."""
+    return (lambda many: many[:: max(1, len(many) // 6)]) if INTERPRETED else (lambda many: many)
+
+
+def filter_by_definition(clip, time=None, space=None, shape="box", joint=False):
+    """In float64; `time` and `space` are (start, stop) in exact fractions, 0 and 1 where there is no end."""
+    clip = np.asarray(clip, dtype=np.float64)
+    T, H, W = clip.shape[2:]
+    stays = np.empty((T, H, W))
+    for kt, kh, kw in np.ndindex(T, H, W):
+        ft, fh, fw = (Fraction(min(k, N - k), N) for k, N in ((kt, T), (kh, H), (kw, W)))
+
+        def below(end, ft=ft, fh=fh, fw=fw):
+            in_time = time is None or time[end] == 1 or ft < time[end]
+            if space is None or space[end] == 1:
+                return in_time, True
+            if shape == "radial":
+                return in_time, fh**2 + fw**2 < space[end] ** 2
+            return in_time, fh < space[end] and fw < space[end]
+
+        inner, outer = below(0), below(1)
+        if joint:
+            stays[kt, kh, kw] = all(outer) and not all(inner)
+        else:
+            in_time = time is None or (outer[0] and not inner[0])
+            in_space = space is None or (outer[1] and not inner[1])
+            stays[kt, kh, kw] = in_time and in_space
+    filtered = np.fft.ifftn(np.fft.fftn(clip, axes=(2, 3, 4)) * stays, axes=(2, 3, 4))
+    assert clip.size == 0 or np.abs(filtered.imag).max() < 1e-12 * max(1, np.abs(clip).max())
+    return torch.from_numpy(np.ascontiguousarray(filtered.real))

@@ -1,0 +1,1 @@
+"""`vtk doctor`: what this installation has, what it uses, and why."""
