@@ -2,8 +2,8 @@
 
 Builds `vtk_kernels._cpu` with AddressSanitizer or ThreadSanitizer into a temporary folder and runs the tests of every
 operator on it, with four threads (but not after fork, which ThreadSanitizer does not support). ThreadSanitizer does not
-know libgomp's barriers, so there the kernels use std::thread (`native/parallel.h`). First a provoked fault shows that the
-sanitizer sees one. Takes a few minutes; not part of pytest.
+know libgomp's barriers, so there the kernels use std::thread (`native/parallel.h`). First a provoked fault shows that
+the sanitizer sees one. Takes a few minutes; not part of pytest.
 """
 
 from __future__ import annotations

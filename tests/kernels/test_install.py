@@ -32,6 +32,12 @@ def test_without_a_working_compiler_nothing_is_built_and_nothing_fails(tmp_path,
     assert not list(tmp_path.rglob("*.so"))
 
 
+def test_an_install_after_a_compiler_came_finds_it(tmp_path):
+    configure(tmp_path, CXX="/bin/false")
+    again, fresh = configure(tmp_path), configure(tmp_path / "fresh")
+    assert (NOTHING in " ".join(again.stderr.split())) == (NOTHING in " ".join(fresh.stderr.split()))
+
+
 def test_every_operator_with_a_cpu_source_is_compiled(tmp_path):
     done = configure(tmp_path)
     if NOTHING in " ".join(done.stderr.split()):
