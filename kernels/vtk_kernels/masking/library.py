@@ -192,8 +192,8 @@ place_patches.register_autograd(_place_patches_gradient, setup_context=_place_pa
 
 @torch.library.custom_op("vtk_kernels::mask_patches", mutates_args=())
 def mask_patches(image: Tensor, keep: Tensor, fill: Tensor) -> Tensor:
-    """The image inside the kept patches, `fill` outside."""
-    masked: Tensor = _backend("mask_patches", image.device).mask_patches(image, keep, fill)
+    """The image inside the kept patches, `fill`, cast to the image's type, outside."""
+    masked: Tensor = _backend("mask_patches", image.device).mask_patches(image, keep, fill.to(image.dtype))
     return masked
 
 

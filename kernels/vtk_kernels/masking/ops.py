@@ -129,7 +129,7 @@ def mask_patches(
         shapes = ((), (channels,), (channels, height, width))
         expected = f"(), ({channels},) or ({channels}, {height}, {width}) on {image.device}"
         _expect(tuple(fill.shape) in shapes and fill.device == image.device, "fill", expected, fill)
-        filled = fill.to(image.dtype)
+        filled = fill
     elif isinstance(fill, Sequence):
         _expect(len(fill) == channels, "fill", f"{channels} numbers, one a channel", tuple(fill))
         filled = torch.tensor(fill, dtype=image.dtype, device=image.device)

@@ -36,7 +36,7 @@ def by_definition():
 @pytest.fixture
 def few():
     """How many of many: the interpreter takes a second for what the others do in a millisecond."""
-    return (lambda many: many[:: max(1, len(many) // 6)]) if INTERPRETED else (lambda many: many)
+    return (lambda many: many[:: max(1, len(many) // 5)]) if INTERPRETED else (lambda many: many)
 
 
 def filter_by_definition(clip, time=None, space=None, shape="box", joint=False):

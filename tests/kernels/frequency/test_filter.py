@@ -29,6 +29,9 @@ ends = st.one_of(
 )
 
 
+SIZES = (1, 1, 8, 3, 5) if INTERPRETED else (1, 2, 8, 7, 9)
+
+
 def pass_band(pair):
     return None if pair is None else PassBand(float(pair[0]), float(pair[1]))
 
@@ -103,17 +106,17 @@ def way(request, few):
 
 
 def test_filtering_twice_is_filtering_once(backend, way):
-    once = way(noise(1, 2, 8, 7, 9))
+    once = way(noise(*SIZES))
     close(way(once), once)
 
 
 def test_it_is_its_own_adjoint(backend, way):
-    x, y = noise(1, 2, 8, 7, 9), noise(1, 2, 8, 7, 9, seed=1)
+    x, y = noise(*SIZES), noise(*SIZES, seed=1)
     assert torch.allclose((y * way(x)).sum(), (way(y) * x).sum(), rtol=0, atol=1e-11)
 
 
 def test_it_is_linear_and_energy_never_grows(backend, way):
-    x, y = noise(1, 2, 8, 7, 9), noise(1, 2, 8, 7, 9, seed=1)
+    x, y = noise(*SIZES), noise(*SIZES, seed=1)
     close(way(2 * x - 3 * y), 2 * way(x) - 3 * way(y))
     kept = way(x)
     # Parseval: what stays and what goes are orthogonal.
@@ -121,7 +124,7 @@ def test_it_is_linear_and_energy_never_grows(backend, way):
 
 
 def test_it_commutes_with_shifts_and_mirrors_and_does_not_mix_channels_or_clips(backend, way):
-    x = noise(2, 2, 8, 7, 9)
+    x = noise(2, *SIZES[1:])
     filtered = way(x)
     for dim in (2, 3, 4):
         close(way(x.roll(2, dim)), filtered.roll(2, dim))
@@ -129,19 +132,19 @@ def test_it_commutes_with_shifts_and_mirrors_and_does_not_mix_channels_or_clips(
     assert torch.equal(way(x.flip(0, 1)), filtered.flip(0, 1))
 
 
-@pytest.mark.parametrize("sizes", [(8, 6, 7), (7, 9, 10)])
+@pytest.mark.parametrize("sizes", [(8, 3, 4)] if INTERPRETED else [(8, 6, 7), (7, 9, 10)])
 @pytest.mark.parametrize("f", [0.1, 0.25, 0.4])
-def test_low_and_high_add_up_to_the_clip(backend, few, sizes, f):
-    x = noise(1, 2, *sizes)
+def test_low_and_high_add_up_to_the_clip(backend, sizes, f):
+    x = noise(1, 1, *sizes)
     close(frequency_filter(x, low(f)) + frequency_filter(x, high(f)), x)
-    for shape in few(["box", "radial"]):
+    for shape in ("box", "radial"):
         close(frequency_filter(x, None, low(f), shape=shape) + frequency_filter(x, None, high(f), shape=shape), x)
     both = frequency_filter(x, low(f), low(f))
     close(both + frequency_filter(x, high(f), high(f), joint=True), x)
 
 
 def test_a_band_is_the_difference_of_two_lows(backend):
-    x = noise(1, 1, 9, 8, 11)
+    x = noise(1, 1, 9, 5, 6)
     close(frequency_filter(x, band(0.15, 0.4)), frequency_filter(x, low(0.4)) - frequency_filter(x, low(0.15)))
     lows = [frequency_filter(x, None, low(f)) for f in (0.15, 0.4)]
     close(frequency_filter(x, None, band(0.15, 0.4)), lows[1] - lows[0])
@@ -150,7 +153,7 @@ def test_a_band_is_the_difference_of_two_lows(backend):
 
 
 def test_both_is_one_after_the_other_in_either_order(backend):
-    x = noise(1, 2, 8, 7, 9)
+    x = noise(*SIZES)
     both = frequency_filter(x, high(0.15), high(0.2))
     close(both, frequency_filter(frequency_filter(x, high(0.15)), None, high(0.2)))
     close(both, frequency_filter(frequency_filter(x, None, high(0.2)), high(0.15)))
@@ -211,8 +214,8 @@ def test_nan_and_infinity_stay_in_their_pixel_under_time_and_in_their_frame_unde
 
 
 def test_clips_that_are_not_chosen_keep_their_bits(backend, way):
-    x = noise(3, 2, 8, 7, 9, dtype=torch.float32)
-    x[0, 0, 0, 0, 0], x[0, 1, 2, 3, 4], x[2, 0, 0, 0, 0] = float("nan"), -0.0, 1e-42
+    x = noise(3, *SIZES[1:], dtype=torch.float32)
+    x[0, 0, 0, 0, 0], x[0, 0, 2, 1, 4], x[2, 0, 0, 0, 0] = float("nan"), -0.0, 1e-42
     kept = way(x, apply=torch.tensor([False, True, False]))
     assert torch.equal(kept[::2].view(torch.int32), x[::2].view(torch.int32))
     close(kept[1], way(x[1:2])[0])

@@ -1,5 +1,7 @@
 """Decoded bytes, normalised and filtered in one pass, against normalising first."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -36,7 +38,11 @@ def close(ours, expected):
     torch.testing.assert_close(ours.double(), expected, rtol=error, atol=4 * error)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=10 if os.environ.get("TRITON_INTERPRET") == "1" else 40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(
     sizes=st.tuples(st.integers(0, 5), st.integers(4, 9), st.integers(5, 8), st.integers(5, 40), st.integers(1, 4)),
     wanted=st.sampled_from(FILTERS),
@@ -45,7 +51,7 @@ def close(ours, expected):
 )
 def test_it_is_normalising_first_and_filtering_then(backend, sizes, wanted, dtype, data):
     if backend == "triton":
-        sizes = (min(sizes[0], 1), *sizes[1:3], 7, sizes[4])
+        sizes = (min(sizes[0], 1), *sizes[1:3], 6, min(sizes[4], 3))
     frames, (mean, std) = random_frames(*sizes), statistics(sizes[4])
     apply = torch.tensor(data.draw(st.lists(st.booleans(), min_size=sizes[0], max_size=sizes[0])), dtype=torch.bool)
     ours = frequency_filter_frames(frames, mean=mean, std=std, dtype=dtype, apply=apply, **wanted)

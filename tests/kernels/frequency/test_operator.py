@@ -1,6 +1,7 @@
 """The frequency filter's place in torch: gradients, compiling, autocast, threads, processes; what it refuses."""
 
 import multiprocessing
+import os
 import warnings
 import zlib
 
@@ -27,7 +28,7 @@ def test_first_and_second_derivatives(backend, wanted):
     clip = noise(2, 1, 5, 4, 3, dtype=torch.float64).requires_grad_()
     apply = torch.tensor([True, False])
     fast = backend == "triton"
-    for chosen in (None, apply):
+    for chosen in (apply,) if fast else (None, apply):
         arguments = {**wanted, "apply": chosen}
         filtered = lambda clip, arguments=arguments: frequency_filter(clip, **arguments)  # noqa: E731
         assert torch.autograd.gradcheck(filtered, clip, fast_mode=fast)
@@ -37,7 +38,7 @@ def test_first_and_second_derivatives(backend, wanted):
 @pytest.mark.parametrize("wanted", WAYS)
 def test_the_gradient_is_the_filter_of_the_gradient_and_of_its_type(backend, wanted):
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        clip, grad = (noise(2, 2, 6, 5, 7, dtype=dtype, seed=seed) for seed in (0, 1))
+        clip, grad = (noise(2, 1, 6, 4, 5, dtype=dtype, seed=seed) for seed in (0, 1))
         clip.requires_grad_()
         apply = torch.tensor([False, True])
         frequency_filter(clip, apply=apply, **wanted).backward(grad)
@@ -74,7 +75,7 @@ def test_it_compiles_as_one_graph_with_its_gradient(backend, wanted):
         return frequency_filter(clip * 2, apply=apply, **wanted).square().sum()
 
     for run in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
-        clip = noise(2, 1, 6, 5, 7).requires_grad_()
+        clip = noise(2, 1, 6, 4, 5).requires_grad_()
         run(clip, apply).backward()
         grads.append(clip.grad)
     assert torch.equal(*grads)
@@ -92,7 +93,7 @@ def test_a_new_batch_size_compiles_nothing_new_and_pass_bands_may_be_made_inside
 
     compiled = torch.compile(run, fullgraph=True, backend=count, dynamic=None)
     for batch in (2, 3, 4, 5):
-        clip = noise(batch, 1, 6, 5, 7)
+        clip = noise(batch, 1, 6, 3, 4)
         assert torch.equal(compiled(clip), run(clip))
     assert len(graphs) <= 2
 
@@ -230,6 +231,7 @@ def _checksums(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="they would interpret")
 def test_two_processes_at_once_find_what_one_finds():
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(_checksums, range(6)) == [_checksums(seed) for seed in range(6)]
