@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtk_kernels.bench import peers
 from vtk_kernels.deformable import deformable_attention
-from vtk_kernels.frequency import frequency_filter, high
+from vtk_kernels.frequency import frequency_filter, frequency_filter_frames, high
 from vtk_kernels.masking import keep_patches, keep_tokens, mask_patches, random_keep
 
 Inputs = tuple[Tensor, ...]
@@ -59,6 +59,7 @@ class Case:
 
 _PYRAMID = ((64, 64), (32, 32), (16, 16), (8, 8))
 _TIME_CUT, _SPACE_CUT = 0.1, 0.01
+_MEAN, _STD = 0.45, 0.225
 _PATCH = 16
 
 
@@ -102,6 +103,30 @@ def _filter_time(clip: Tensor) -> Tensor:
 
 def _filter_space(clip: Tensor) -> Tensor:
     return frequency_filter(clip, space=high(_SPACE_CUT))
+
+
+def _filter_both(clip: Tensor) -> Tensor:
+    return frequency_filter(clip, time=high(_TIME_CUT), space=high(_SPACE_CUT))
+
+
+def _filter_both_usually(clip: Tensor) -> Tensor:
+    return peers.high_pass_in_space(peers.high_pass_in_time(clip, _TIME_CUT), _SPACE_CUT)
+
+
+def _frames(device: torch.device, dtype: torch.dtype, smallest: bool) -> Inputs:
+    """Decoded bytes, and an empty tensor of the type that is wanted."""
+    sizes = (1, 8, 28, 28, 3) if smallest else (8, 16, 112, 112, 3)
+    return torch.randint(0, 256, sizes, dtype=torch.uint8, device=device), torch.empty(0, dtype=dtype, device=device)
+
+
+def _filter_frames(frames: Tensor, like: Tensor) -> Tensor:
+    wanted = high(_TIME_CUT)
+    return frequency_filter_frames(frames, wanted, mean=[_MEAN] * 3, std=[_STD] * 3, dtype=like.dtype)
+
+
+def _filter_frames_usually(frames: Tensor, like: Tensor) -> Tensor:
+    clip = ((frames.float() / 255 - _MEAN) / _STD).permute(0, 4, 1, 2, 3).contiguous()
+    return peers.high_pass_in_time(clip, _TIME_CUT).to(like.dtype)
 
 
 def _tokens(device: torch.device, dtype: torch.dtype, smallest: bool) -> Inputs:
@@ -194,6 +219,26 @@ CASES = (
         lambda clip: 2 * int(clip.nbytes),
         cpu=Aim(ratio=4),
         cuda=Aim(share=0.5),
+    ),
+    Case(
+        "frequency_filter, high-pass in time and space",
+        "frequency_filter",
+        "torch.fft.rfft, then rfft2",
+        "8x3x16x112x112",
+        _clips,
+        _filter_both,
+        _filter_both_usually,
+        lambda clip: 2 * int(clip.nbytes),
+    ),
+    Case(
+        "frequency_filter_frames, high-pass in time",
+        "frequency_filter_frames",
+        "normalise, torch.fft.rfft",
+        "uint8 8x16x112x112x3",
+        _frames,
+        _filter_frames,
+        _filter_frames_usually,
+        lambda frames, like: int(frames.nbytes) * (1 + like.element_size()),
     ),
     Case(
         "random_keep + keep_tokens",
