@@ -154,12 +154,18 @@ class RunOptions(SpeechOptions):
     out: Path | None = option(
         None, "The run folder [default: runs/COMMAND/DATE-NAME].", panel="Run", short="-o", metavar="DIR"
     )
+    resume: Path | None = option(
+        None, "Go on with the run in this folder, with its options.", panel="Run", metavar="DIR", recorded=False
+    )
     seed: int = option(0, "Seed of everything random.", panel="Run", minimum=0, maximum=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
     dry_run: bool = option(
         False, "Resolve everything, print the plan, write nothing, stop.", panel="Run", recorded=False
     )
 
+
+RUN_CONFIG = "config.toml"
+"""The file of a run's folder that holds its options."""
 
 OptionsType = TypeVar("OptionsType", bound=SpeechOptions)
 
@@ -258,7 +264,7 @@ class _ConfiguredCommand(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
         command = ctx.command_path.partition(" ")[2]
-        file = read_config(Path(given["config"]), self.options, command) if given.get("config") else {}
+        file = self._file(given, command)
         self._refuse_empty(given, "")
         self._refuse_empty(file, f"--config {given.get('config')}, ")
         recipe = self._recipe(file | {name: value for name, value in given.items() if value})
@@ -271,6 +277,19 @@ class _ConfiguredCommand(TyperCommand):
                 what = error.format_message().replace("Value error, ", "")
                 raise UserError(what, f"--config {given['config']}") from error
             raise
+
+    def _file(self, given: Mapping[str, Any], command: str) -> dict[str, Any]:
+        """What `--config` sets, or the config of the run that `--resume` names and its folder."""
+        if not given.get("resume"):
+            return read_config(Path(given["config"]), self.options, command) if given.get("config") else {}
+        folder = Path(given["resume"])
+        if given.get("config") or given.get("out"):
+            raise UserError(
+                "a run goes on with its own options in its own folder", "--resume", "leave out --config, --out"
+            )
+        if not (folder / RUN_CONFIG).is_file():
+            raise UserError("holds no run", f"--resume {folder}", "name the folder of a run")
+        return {**read_config(folder / RUN_CONFIG, self.options, command), "out": str(folder)}
 
     def _refuse_empty(self, values: Mapping[str, Any], place: str) -> None:
         """An empty word is what a shell makes of an unset variable; as a path it would be the working directory."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-CONFIG = "config.toml"
+from vtk_cli.options import RUN_CONFIG
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RunConfig:
     def read(cls, folder: Path) -> RunConfig | None:
         """From the `config.toml` of a run folder; None when there is none or it is not one that `text` wrote."""
         try:
-            text = (folder / CONFIG).read_text(encoding="utf-8")
+            text = (folder / RUN_CONFIG).read_text(encoding="utf-8")
             options = tomllib.loads(text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
             return None

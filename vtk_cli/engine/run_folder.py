@@ -28,9 +28,10 @@ from typing import Any
 
 import vtk_cli
 from vtk_cli.console import Console
-from vtk_cli.engine.run_config import CONFIG, RunConfig
+from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.errors import Preempted, UserError, VtkError
 from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, lock, make_folder, write_json, write_text
+from vtk_cli.options import RUN_CONFIG
 
 LOCK, RECORD, LOG, SUMMARY = ".lock", "run.json", "log.txt", "summary.json"
 _ATTEMPT_FIELDS = ("status", "message", "started", "ended", "argv", "host", "pid", "slurm_job", "device", "versions")
@@ -98,7 +99,7 @@ class RunFolder:
             is_new = _read_record(path) is None
             record = _new_record(command, seed, device, _read_record(path))
             run = cls(path, record)
-            write_text(path / CONFIG, wanted.text())
+            write_text(path / RUN_CONFIG, wanted.text())
             run._write_record()
             stack.enter_context(console.log_to(path / LOG))
             console.detail(f"{'resumed' if record['history'] else 'started'}: {' '.join(sys.argv)}")
@@ -247,7 +248,7 @@ def _remove_leftovers(path: Path) -> None:
 def _remove_if_bare(path: Path, made: list[Path]) -> None:
     """Remove a run's own records where there is nothing else, and of the folders those that were made for it."""
     entries = [*path.iterdir()]
-    if not {entry.name for entry in entries} <= {LOCK, LOG, CONFIG, RECORD}:
+    if not {entry.name for entry in entries} <= {LOCK, LOG, RUN_CONFIG, RECORD}:
         return
     with suppress(OSError):
         for entry in entries:
