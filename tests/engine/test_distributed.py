@@ -87,6 +87,13 @@ def test_two_processes_train_the_network_that_one_trains(
 
 
 @pytest.mark.slow
+def test_gradients_stay_in_their_process_until_the_last_loss(together: tuple[Path, list[dict[str, Any]]]) -> None:
+    (first, other_first), (second, other_second) = together[1][0]["gradients"]
+    assert first != other_first
+    assert second == other_second
+
+
+@pytest.mark.slow
 def test_both_processes_have_the_same_weights_to_the_last_bit(together: tuple[Path, list[dict[str, Any]]]) -> None:
     first, second = together[1]
     assert first["weights"] == second["weights"]

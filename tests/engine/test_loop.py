@@ -204,12 +204,12 @@ def test_evaluation_comes_as_planned_and_after_the_last_epoch(every: int, epochs
     assert [row["epoch"] for row in result.history if "accuracy" in row] == epochs
 
 
-def test_the_averaged_model_is_the_one_evaluated_and_in_eval_mode() -> None:
+def test_the_model_and_the_averaged_one_are_evaluated_in_eval_mode() -> None:
     seen = []
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         seen.append((model, model.training))
-        return {}
+        return {"first": weights(model)[0].item(), "drawn": torch.rand(()).item()}
 
     modes = []
 
@@ -219,9 +219,14 @@ def test_the_averaged_model_is_the_one_evaluated_and_in_eval_mode() -> None:
 
     model = line()
     result = train(model, watching, evaluate=evaluate, plan={"epochs": 2, "ema_decay": 0.5})
-    assert seen == [(result.ema, False)] * 2
-    train(model, watching, evaluate=evaluate, plan={"epochs": 2})
-    assert seen[2:] == [(model, False)] * 2
+    assert seen == [(model, False), (result.ema, False)] * 2
+    assert result.ema is not None
+    assert result.metrics["first"] == weights(model)[0].item()
+    assert result.metrics["ema_first"] == weights(result.ema)[0].item() != weights(model)[0].item()
+    assert [row["drawn"] for row in result.history] == [row["ema_drawn"] for row in result.history]
+    result = train(model, watching, evaluate=evaluate, plan={"epochs": 2})
+    assert seen[4:] == [(model, False)] * 2
+    assert not any(name.startswith("ema_") for row in result.history for name in row)
     assert set(modes) == {True}
     assert not model.training
 
@@ -278,6 +283,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_samples(
     assert found is not None
     assert found[0] == first - 1
     assert all(tensor.isfinite().all() for tensor in found[1]["updater"]["model"].values())
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_loss_of_named_branches_that_is_not_finite_names_them(accumulate: int) -> None:
+    class Branches:
+        branches = ("main", "sub", "points")
+
+        def __init__(self, *factors: float) -> None:
+            self.factors = factors
+
+        def __call__(self, model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Iterator[Tensor]:
+            for factor in self.factors:
+                yield squared(model, batch, clock) * factor
+
+    for factors, name in [
+        ((1.0, math.nan, 1.0), "sub is nan"),
+        ((math.inf, 1.0, 1.0), "main is inf"),
+        ((math.inf, 1.0, math.nan), "main and points is nan"),
+    ]:
+        with pytest.raises(JobError, match=f"^the loss of {name} at step 1, in the batch of samples"):
+            train(line(), Branches(*factors), plan={"accumulate": accumulate})
+    with pytest.raises(JobError, match=r"^the loss is inf at step 1"):
+        train(line(), Branches(math.inf), plan={"accumulate": accumulate})  # fused: one loss for all branches
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:

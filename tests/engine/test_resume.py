@@ -26,7 +26,7 @@ STOPS: dict[str, tuple[dict[str, Any], int]] = {
     "sigterm": ({"at": 5, "signal": "SIGTERM"}, PREEMPTED),
     "sigusr1": ({"at": 0, "signal": "SIGUSR1"}, PREEMPTED),
     "sigint": ({"at": 13, "signal": "SIGINT"}, INTERRUPTED),
-    "sigterm-in-the-last-evaluation": ({"at_evaluation": 1, "signal": "SIGTERM"}, PREEMPTED),
+    "sigterm-in-the-last-evaluation": ({"at_evaluation": 3, "signal": "SIGTERM"}, PREEMPTED),
     "sigterm-to-the-workers-too": ({"at": 6, "signal": "SIGTERM", "group": True, "workers": 2}, PREEMPTED),
     "sigint-to-the-workers-too": ({"at": 6, "signal": "SIGINT", "group": True, "workers": 2}, INTERRUPTED),
 }

@@ -20,6 +20,7 @@ from vtk_cli.engine.distributed import World, join_world, shared_run_folder
 from vtk_cli.engine.loop import Clock, FitResult, Plan, fit
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.seeds import sample_seed, seed_everything
+from vtk_cli.engine.update import gradients_stay_here
 from vtk_cli.errors import JobError, Preempted, UserError
 
 SAMPLES, BATCH = 48, 8
@@ -33,9 +34,10 @@ def network() -> nn.Module:
 
 
 def two_losses(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Iterator[Tensor]:
-    """Two forward passes an update, back-propagated apart."""
+    """Two forward passes an update, back-propagated apart; only the second one's backward pass exchanges gradients."""
     _, points, targets = batch
-    yield F.mse_loss(model(points).squeeze(1), targets)
+    with gradients_stay_here(model):
+        yield F.mse_loss(model(points).squeeze(1), targets)
     yield 0.3 * F.l1_loss(model(points.flip(1)).squeeze(1), targets)
 
 
@@ -57,6 +59,21 @@ def train(world: World | None, out: Path | None, loss: Any = two_losses, **plan:
         console=Console(quiet=True),
         world=world,
     )
+
+
+def gradients_between_losses(world: World) -> list[list[list[float]]]:
+    """After the first loss and after the second: the first layer's gradient in each process."""
+    seen: list[list[list[float]]] = []
+
+    def watching(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Iterator[Tensor]:
+        weight = next(model.parameters())
+        for loss in two_losses(model, batch, clock):
+            yield loss
+            assert weight.grad is not None
+            seen.append(world.gather(weight.grad.flatten().tolist()))
+
+    train(world, None, watching, epochs=1, accumulate=1)
+    return seen[:2]
 
 
 def noisy_losses(world: World, stop_at: int | None = None, spoil_at: int | None = None) -> Any:
@@ -133,6 +150,7 @@ def main() -> None:
             assert result.ema is not None
             seen["weights"] = [p.tolist() for p in result.model.parameters()]
             seen["ema"] = [p.tolist() for p in result.ema.parameters()]
+            seen["gradients"] = gradients_between_losses(world)
             seen["resumed"] = resume_together(world, out)
             seen["failures"] = fail_together(world, out)
         (out / f"seen-{world.rank}.json").write_text(json.dumps(seen))

@@ -134,12 +134,12 @@ def fit(
         device: where.
         seed: of the clock.
         scheduler: a timm scheduler; stepped by updates and by epochs, and its own `t_in_epochs` decides.
-        evaluate: called after epochs as the plan says, in every process, with the averaged model if there is one, in
-            eval mode; what it draws from the global generators does not change the training.
+        evaluate: called after epochs as the plan says, in every process, with the model in eval mode, and again with
+            the averaged model if there is one; what it draws from the global generators does not change the training.
         checkpoints: the folder to resume from and to save to; None keeps no state.
         metrics: the JSON-lines file to write, in place of what is there: a row an epoch, with the epochs finished
-            (`epoch`), the updates made (`step`), the epoch's mean `loss`, the `lr` that comes next, and what
-            `evaluate` returned.
+            (`epoch`), the updates made (`step`), the epoch's mean `loss`, the `lr` that comes next, what `evaluate`
+            returned, and as `ema_...` what it returned for the averaged model.
         console: shows the progress.
         description: of the progress.
         world: this process among those that train together; only rank 0 writes.
@@ -203,7 +203,7 @@ class _Loop:
     ) -> None:
         self.updater, self.batches, self.plan, self.evaluate = updater, batches, plan, evaluate
         self.checkpoints, self.log, self.world = checkpoints, log, world
-        self.meter = LossMeter(world)
+        self.meter = LossMeter(world, updater.branches)
         self.epoch = self.position = self.updates = 0  # epochs done, batches done in this one, updates done in all
         self._saved: tuple[int, int, int] | None = None
         self._saved_at = self._beat_at = self._shown_at = time.monotonic()
@@ -269,11 +269,15 @@ class _Loop:
             self.updater.scheduler.step(self.epoch + 1)
         row["lr"] = self.updater.lr
         if self.evaluate is not None and (is_last or (self.epoch + 1) % self.plan.evaluate_epochs == 0):
-            with preserved_rng():
-                measured = self.evaluate((self.updater.averaged_model or self.updater.model).eval())
-            if taken := row.keys() & measured.keys():
-                raise ValueError(f"`evaluate` may not call its values {sorted(taken)}: the row has these already")
-            row |= self.world.broadcast({name: float(value) for name, value in measured.items()})
+            for prefix, model in (("", self.updater.model), ("ema_", self.updater.averaged_model)):
+                if model is None:
+                    continue
+                with preserved_rng():
+                    found = self.evaluate(model.eval())
+                measured = {f"{prefix}{name}": float(value) for name, value in found.items()}
+                if taken := row.keys() & measured.keys():
+                    raise ValueError(f"`evaluate` may not call its values {sorted(taken)}: the row has these already")
+                row |= self.world.broadcast(measured)
         self.log.append(row)
         self.meter.epoch = Mean()
         self.epoch, self.position = self.epoch + 1, 0

@@ -52,7 +52,23 @@ class Scheduler(Protocol):
 
 
 Loss = Callable[[nn.Module, Any, Clock], Tensor | Iterator[Tensor]]
-"""`loss(model, batch, clock)`: the batch's mean loss, or an iterator of losses whose sum it is."""
+"""`loss(model, batch, clock)`: the batch's mean loss, or an iterator of losses whose sum it is.
+
+It may have an attribute `branches`, a tuple with a name for each loss of its iterator: where one is not finite, the
+error names it.
+"""
+
+
+def gradients_stay_here(model: nn.Module) -> AbstractContextManager[None]:
+    """Inside, gradients are added up in each process and not exchanged; forward and backward both belong inside.
+
+    The next backward pass outside exchanges the sum. For the losses of an iterator but its last one: `with
+    gradients_stay_here(model): yield loss`.
+
+    Args:
+        model: as the loss function is given it; a model of a single process is left as it is.
+    """
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 class Updater:
@@ -90,14 +106,19 @@ class Updater:
         self._precision = resolve_precision(precision, world.device)
         self._scaler = grad_scaler(world.device, self._precision)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._parallel: DistributedDataParallel | None = None
+        self._called: nn.Module = self.model
         if world.size > 1:
-            self._parallel = DistributedDataParallel(
+            self._called = DistributedDataParallel(
                 self.model, device_ids=[world.device] if world.device.type == "cuda" else None
             )
         # Copied after the wrapper has made the processes' weights equal.
         self._ema = None if ema_decay is None else ModelEmaV3(self.model, decay=ema_decay)
         optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """What the loss calls its losses; empty where it does not say."""
+        return tuple(getattr(self._loss, "branches", ()))
 
     @property
     def averaged_model(self) -> nn.Module | None:
@@ -114,9 +135,9 @@ class Updater:
         samples = sum(len(batch[0]) for batch in group)
         for place, batch in enumerate(group):
             clock = Clock(epoch, step, self._batch_seed(epoch, step, place))
-            with self._gradients_stay_here() if place < len(group) - 1 else nullcontext():
-                loss = self._backward(batch, clock, len(batch[0]) / samples)
-            meter.add(step + 1, loss, batch[0])
+            with gradients_stay_here(self._called) if place < len(group) - 1 else nullcontext():
+                losses = self._backward(batch, clock, len(batch[0]) / samples)
+            meter.add(step + 1, losses, batch[0])
         self._step()
         if self.scheduler is not None:
             self.scheduler.step_update(step + 1)
@@ -163,30 +184,24 @@ class Updater:
     def _batch_seed(self, epoch: int, step: int, place: int) -> int:
         return sample_seed(sample_seed(self._seed, self._world.rank, place), epoch, step)
 
-    def _gradients_stay_here(self) -> AbstractContextManager[None]:
-        """Until the update's last batch, gradients are added up in each process and not exchanged."""
-        return self._parallel.no_sync() if self._parallel is not None else nullcontext()
-
-    def _backward(self, batch: tuple[Any, ...], clock: Clock, share: float) -> Tensor:
-        """Add `share` of the batch's gradient; the batch's loss, detached and left on its device."""
+    def _backward(self, batch: tuple[Any, ...], clock: Clock, share: float) -> list[Tensor]:
+        """Add `share` of the batch's gradient; the batch's losses, detached and left on their device."""
         indices, *rest = batch
-        model = self._parallel if self._parallel is not None else self.model
         with autocast(self._world.device, self._precision):
-            losses = self._loss(model, (indices, *_moved(rest, self._world.device)), clock)
+            losses = self._loss(self._called, (indices, *_moved(rest, self._world.device)), clock)
         if isinstance(losses, Tensor):
-            return self._backward_one(losses, share)
-        total: Tensor | None = None
+            return [self._backward_one(losses, share)]
+        values: list[Tensor] = []
         while True:
             with autocast(self._world.device, self._precision):
                 loss = next(losses, None)
             if loss is None:
                 break
-            value = self._backward_one(loss, share)
-            total = value if total is None else total + value
+            values.append(self._backward_one(loss, share))
             del loss  # its graph goes before the next is built
-        if total is None:
+        if not values:
             raise ValueError("the loss function yielded no loss")
-        return total
+        return values
 
     def _backward_one(self, loss: Tensor, share: float) -> Tensor:
         scaled = loss if share == 1 else loss * share
