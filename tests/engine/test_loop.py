@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -485,4 +487,25 @@ def test_progress_shows_the_loss_and_where_a_resumed_training_goes_on(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "lines: going on after step 6 of 9"
     assert lines[1].startswith("lines: 1/3, about ")
-    assert ", loss " in lines[1]
+    assert re.search(r", loss \S+, [\d.e+]+ images/s$", lines[1])
+
+
+def test_the_speed_is_of_the_updates_alone(saved: tuple[Path, FitResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a batch of 2 takes 20 ms, the first one, which warms up, 200 ms, and an evaluation 300 ms."""
+    hands = [0.0]
+    monkeypatch.setattr("vtk_cli.engine.throughput.time", SimpleNamespace(monotonic=lambda: hands[0]))
+
+    def slow(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Tensor:
+        hands[0] += 0.02 if clock.step else 0.2
+        return squared(model, batch, clock)
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        hands[0] += 0.3
+        return {}
+
+    batches = TensorBatches(POINTS, TARGETS, batch_size=2, seed=0)
+    result = train(line(), slow, batches, evaluate=evaluate, plan={"epochs": 2})
+    assert result.images_per_second == pytest.approx(2 / 0.02)
+    assert result.train_seconds == pytest.approx(0.2 + 19 * 0.02)
+    done = train(line(), checkpoints=saved[0], plan={"epochs": 2, "ema_decay": 0.5})
+    assert (done.images_per_second, done.train_seconds) == (None, 0.0)

@@ -27,6 +27,7 @@ from vtk_cli.engine.loss_meter import LossMeter, Mean
 from vtk_cli.engine.metrics import MetricsLog, Row
 from vtk_cli.engine.seeds import preserved_rng, restore_rng_state, rng_state
 from vtk_cli.engine.signals import StopRequest, stop_requests
+from vtk_cli.engine.throughput import Throughput
 from vtk_cli.engine.update import Clock, Loss, Scheduler, Updater
 from vtk_cli.errors import JobError, UserError
 
@@ -93,6 +94,9 @@ class FitResult:
         steps: updates made, in all sittings together.
         metrics: the last epoch's row.
         history: every row of `metrics.jsonl`.
+        images_per_second: samples a second over all processes in this sitting, evaluation and saving left out; None
+            where there was no update left to make.
+        train_seconds: seconds in updates in this sitting.
     """
 
     model: nn.Module
@@ -100,6 +104,8 @@ class FitResult:
     steps: int
     metrics: Row
     history: tuple[Row, ...]
+    images_per_second: float | None
+    train_seconds: float
 
 
 def fit(
@@ -169,7 +175,8 @@ def fit(
         loop.run(stop, progress)
     history = tuple(log.rows)
     last = next((row for row in reversed(history) if "epoch" in row), {})
-    return FitResult(updater.model.eval(), updater.averaged_model, loop.updates, last, history)
+    speed = (loop.images_per_second, loop.throughput.seconds)
+    return FitResult(updater.model.eval(), updater.averaged_model, loop.updates, last, history, *speed)
 
 
 @contextmanager
@@ -206,13 +213,20 @@ class _Loop:
         self.meter = LossMeter(world, updater.branches)
         self.epoch = self.position = self.updates = 0  # epochs done, batches done in this one, updates done in all
         self._saved: tuple[int, int, int] | None = None
-        self._saved_at = self._beat_at = self._shown_at = time.monotonic()
+        self.throughput = Throughput()
+        self._saved_at = self._shown_at = time.monotonic()
         self._beaten = self._shown = 0  # updates done at the last beat, and when progress was last shown
         self._next_beat = 1
 
     @property
     def _place(self) -> tuple[int, int, int]:
         return self.epoch, self.position, self.updates
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Over all processes, which share each batch equally; None before there was any update."""
+        rate = self.throughput.rate
+        return None if rate is None else rate * self.world.size
 
     @contextmanager
     def shown(self, console: Console, description: str) -> Iterator[Progress]:
@@ -237,9 +251,11 @@ class _Loop:
     def _train_epoch(self, stop: StopRequest, progress: Progress) -> None:
         self.updater.model.train()
         batches = self.batches.epoch(self.epoch, self.position)
+        self.throughput.start()
         with _closed(batches):
             while group := list(islice(batches, self.plan.accumulate)):
                 self.updater(group, self.epoch, self.updates, self.meter)
+                self.throughput.count(sum(len(batch[0]) for batch in group))
                 self.position += len(group)
                 self.updates += 1
                 if self.plan.log_steps is not None and self.updates % self.plan.log_steps == 0:
@@ -285,20 +301,22 @@ class _Loop:
     def _beat(self, stop: StopRequest, progress: Progress) -> None:
         """Read the losses, agree with the other processes, save if it is time, obey a signal, show where we are."""
         self.meter.read()
-        now, made = time.monotonic(), self.updates - self._beaten
+        took, now, made = self.throughput.stop(), time.monotonic(), self.updates - self._beaten
         pause = 1
         if made and (self.world.size > 1 or self.world.device.type != "cpu"):
-            pause = max(1, min(_BEAT_UPDATES, int(BEAT_SECONDS * made / max(now - self._beat_at, 1e-9))))
+            pause = max(1, min(_BEAT_UPDATES, int(BEAT_SECONDS * made / max(took, 1e-9))))
         is_due = now - self._saved_at >= self.plan.checkpoint_seconds
         if self.world.size > 1:
             is_due, pause = self._agree(stop, is_due, pause)
-        self._beat_at, self._beaten, self._next_beat = now, self.updates, self.updates + pause
+        self._beaten, self._next_beat = self.updates, self.updates + pause
         if self._place != self._saved and (is_due or self._is_save_step() or stop.signal is not None):
             self._save()
         stop.raise_if_requested(self._where_saved())
         if now - self._shown_at >= _SHOW_SECONDS:
-            progress.advance(self.updates - self._shown, f"loss {self.meter.latest:.4g}")
+            speed = f", {self.images_per_second:.1f} images/s" if self.images_per_second else ""
+            progress.advance(self.updates - self._shown, f"loss {self.meter.latest:.4g}{speed}")
             self._shown_at, self._shown = now, self.updates
+        self.throughput.start()
 
     def _agree(self, stop: StopRequest, is_due: bool, pause: int) -> tuple[bool, int]:
         """A signal that any process got counts for all; rank 0's clock says when to save and to meet again."""
