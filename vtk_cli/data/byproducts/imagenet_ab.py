@@ -1,0 +1,142 @@
+"""Reads ImageNet-AB: one XML file an image, in `train_xml/<wnid>/` or `Annotations/<split>/train_enriched/<wnid>/`.
+
+Each `<metadata>` of a file is what one annotator did on the image's thumbnail (arXiv 2303.17595, Section 3). Its clicks
+(`selectedRecord`) count where the image was left `selected`; their places are fractions of the whole image. Boxes of
+ILSVRC (`object/bndbox`) are read where there are any.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from vtk_cli.console import Progress
+from vtk_cli.data.byproducts.marks import OWN_LABEL, Collected, Read, joined
+from vtk_cli.data.byproducts.places import fractions_of, is_true, number
+from vtk_cli.errors import UserError, VtkError
+
+LARGEST_FILE = 1 << 24
+"""Bytes; an XML file of the dataset has a few thousand."""
+ENOUGH_FOR_PROCESSES = 20_000
+"""With fewer files than this, starting processes takes longer than reading them."""
+_CHUNK = 1000
+
+
+class _Refused(ValueError):
+    """A file with a document type, whose entities could grow without bound."""
+
+
+class _PlainTree(ElementTree.TreeBuilder):
+    def doctype(self, *_: Any) -> None:
+        raise _Refused("has a document type (<!DOCTYPE>), which annotations do not have")
+
+
+def read_imagenet_ab(root: Path, files: Sequence[str], progress: Progress) -> Read:
+    """Read the XML `files`, paths relative to `root`.
+
+    Raises:
+        UserError: files that are no XML, the first of them with its line.
+    """
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    parts: list[Read] = []
+    wrong: list[str] = []
+
+    def take(part: Read, faults: list[str], count: int) -> None:
+        parts.append(part)
+        wrong.extend(faults)
+        progress.advance(count)
+
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if len(files) < ENOUGH_FOR_PROCESSES or workers == 1:
+        for chunk in chunks:
+            take(*read_files(root, chunk), len(chunk))
+    else:
+        # Started afresh, not forked: the process may hold threads and an accelerator by now.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            results = pool.map(read_files, [root] * len(chunks), chunks)
+            for chunk, result in zip(chunks, results, strict=True):
+                take(*result, len(chunk))
+    if wrong:
+        more = f" (and {len(wrong) - 1} more such files)" if len(wrong) > 1 else ""
+        raise UserError(f"{wrong[0]}{more}", "--byproducts", "mend or remove the file")
+    return joined(parts)
+
+
+def read_files(root: Path, files: Sequence[str]) -> tuple[Read, list[str]]:
+    """Read some of the files: what they hold, and what is wrong with those that are no XML."""
+    collected, wrong = Collected(), []
+    for file in files:
+        try:
+            _read_annotation(collected, _name(file), _tree(root / file))
+        except VtkError as error:
+            wrong.append(str(error))
+    return Read.of(collected), wrong
+
+
+def _name(file: str) -> str:
+    """`n01440764/n01440764_10026`: the class folder and the stem, whatever lies above."""
+    return "/".join(file.split("/")[-2:]).rpartition(".")[0]
+
+
+def _tree(path: Path) -> ElementTree.Element:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"is larger than {LARGEST_FILE >> 20} MiB", str(path))
+        parser = ElementTree.XMLParser(target=_PlainTree())  # noqa: S314  (document types, hence entities, are refused)
+        parser.feed(path.read_bytes())
+        root: ElementTree.Element = parser.close()
+    except ElementTree.ParseError as error:
+        line, _ = error.position
+        raise UserError(f"is not XML: {error.msg}", f"{path}:{line}") from error
+    except (ValueError, LookupError) as error:  # refused, or in an encoding that is not known
+        raise UserError(str(error), str(path)) from error
+    except OSError as error:
+        raise UserError("cannot be read", str(path), error.strerror or "") from error
+    return root
+
+
+def _read_annotation(collected: Collected, name: str, annotation: ElementTree.Element) -> None:
+    image = collected.image(name)
+    for block, metadata in enumerate(annotation.iterfind("metadata")):
+        trace = _places(collected, metadata, "mouseTracking")
+        collected.add_trace([x for x, _ in trace], [y for _, y in trace])
+        if not is_true(metadata.findtext("selected")):
+            collected.skip("annotators who did not select the image")
+            continue
+        clicks = _places(collected, metadata, "selectedRecord")
+        if not clicks:
+            collected.skip("selections without a recorded place")
+        for click in clicks:
+            collected.add("clicks", image, click, block=block)
+        if trace:
+            collected.add("trace-end", image, trace[-1], block=block)
+    _read_boxes(collected, image, name.partition("/")[0], annotation)
+
+
+def _places(collected: Collected, metadata: ElementTree.Element, tag: str) -> list[tuple[float, float]]:
+    places = []
+    for record in metadata.iterfind(tag):
+        x, y = number(record.findtext("x")), number(record.findtext("y"))
+        if x is not None and y is not None:
+            places.append((x, y))
+        elif len(record):  # `<mouseTracking>None</mouseTracking>` is how the dataset writes that there is none
+            collected.skip("records whose place is not two numbers")
+    return places
+
+
+def _read_boxes(collected: Collected, image: int, folder: str, annotation: ElementTree.Element) -> None:
+    width, height = (number(annotation.findtext(f"size/{side}")) for side in ("width", "height"))
+    for thing in annotation.iterfind("object"):
+        corners = [number(thing.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+        box = fractions_of(corners, width, height)
+        if box is None:
+            collected.skip("boxes without an area inside the image")
+            continue
+        name = (thing.findtext("name") or "").strip()
+        label = OWN_LABEL if name in {"", folder} else collected.label(name)
+        collected.add("boxes", image, box, label=label)
