@@ -158,7 +158,7 @@ def decode_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
             opened.load()
-            return _as_rgb(ImageOps.exif_transpose(opened))
+            return upright_rgb(opened)
     except FileNotFoundError as error:
         raise BrokenImage("no such file", str(path)) from error
     except UnidentifiedImageError as error:
@@ -166,6 +166,27 @@ def decode_image(path: Path) -> Image.Image:
     except DECODE_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BrokenImage(reason, str(path)) from error
+
+
+def upright_rgb(opened: Image.Image) -> Image.Image:
+    """An opened image as `decode_image` returns it; never `opened` itself.
+
+    Raises:
+        ValueError: the range of its values is not known.
+    """
+    image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("grey values of 32 bits: their range is not known")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("grey values in floating point: their range is not known")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def scan(images: ImageList, console: Console) -> tuple[ImageList, tuple[tuple[str, str], ...]]:
@@ -222,21 +243,6 @@ def _drawn(images: ImageList, limit: int, seed: int) -> list[int]:
         turns.append((given[label], chance(f"class {label}"), index))
         given[label] += 1
     return [index for _, _, index in sorted(turns)[:limit]]
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("grey values of 32 bits: their range is not known")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("grey values in floating point: their range is not known")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return image.convert("RGB")
 
 
 def _why_broken(path: Path) -> str | None:
