@@ -1,0 +1,312 @@
+"""A classifier over a whole set, every sample once, also when several processes share the work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.transforms.functional import pil_to_tensor
+
+from vtk_cli.console import Console
+from vtk_cli.data.byproducts.targets import PointTargets
+from vtk_cli.data.classification_source import ImageSource
+from vtk_cli.data.images import BROKEN_SHARE, NAMED, BrokenImage
+from vtk_cli.data.pointed import PointedImage, without_points
+from vtk_cli.engine.devices import Precision, autocast
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.workers import outlive_stop_signals
+from vtk_cli.errors import UserError
+from vtk_cli.models.zoo import PixelConfig
+from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation, PointAnswers, merged
+
+__all__ = ["Evaluation", "EvaluationBatches", "MultiLabelEvaluation", "centre_crop_boxes", "evaluate", "normalised"]
+
+Transform = Callable[[PointedImage], PointedImage]
+_TOP = 5
+
+
+class EvaluationBatches:
+    """The samples of a set in order, each once: process r of k reads samples r, r + k, r + 2k ...
+
+    Iterated as often as wanted; workers live on in between. What cannot be read is left out, warned of once, and
+    refused when it is more than one and more than 1 % of the set.
+
+    Args:
+        source: the images and their labels.
+        transform: `eval_transform(...)`, a centre crop.
+        batch_size: samples of this process in a batch.
+        workers: worker processes; with 0 samples are read in this one.
+        console: hears of broken files.
+        points: the clicks of the set, where it has any.
+        crop_pct: of `transform`; used to carry the boxes of `points` into the crop.
+        world: this process among the others; None for a single one.
+        pin_memory: copy batches to page-locked memory, from where they reach a GPU faster.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        transform: Transform,
+        *,
+        batch_size: int,
+        workers: int,
+        console: Console,
+        points: PointTargets | None = None,
+        crop_pct: float = 1.0,
+        world: World | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        self.source, self.points, self._console = source, points, console
+        rank, size = (world.rank, world.size) if world is not None else (0, 1)
+        self._share = range(rank, len(source), size)
+        self._samples = _Samples(source, transform, points, crop_pct)
+        self._options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "sampler": self._share,
+            "num_workers": workers,
+            "collate_fn": _collate,
+            "pin_memory": pin_memory,
+            "worker_init_fn": outlive_stop_signals,
+            "persistent_workers": workers > 0,
+            # Its own generator: the global one stays where the training left it.
+            "generator": torch.Generator(),
+        }
+        self._loader: DataLoader[Any] | None = None
+        self._warned: set[int] = set()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield this process's batches, as `evaluate` takes them.
+
+        Raises:
+            UserError: more than one, and more than 1 %, of the files are broken, or all.
+        """
+        if self._loader is None:
+            self._loader = DataLoader(self._samples, **self._options)
+        broken: list[tuple[int, str]] = []
+        for batch, refused in self._loader:
+            broken += refused
+            if len(broken) > max(1, int(BROKEN_SHARE * len(self._share))):
+                raise self._too_many(broken)
+            self._warn(refused)
+            if batch:
+                yield tuple(batch)  # pinning makes a list of it
+
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones."""
+        self._loader = None
+
+    def _warn(self, refused: Sequence[tuple[int, str]]) -> None:
+        for index, reason in refused:
+            if index not in self._warned:
+                self._console.warn(f"{self.source.names[index]}: {reason}; left out of the evaluation")
+                self._warned.add(index)
+
+    def _too_many(self, broken: Sequence[tuple[int, str]]) -> UserError:
+        named = ", ".join(f"{self.source.names[index]} ({reason})" for index, reason in broken[:NAMED])
+        what = f"at least {len(broken)} of {len(self._share)} images cannot be read, first {named}"
+        return UserError(what, self.source.name, "replace or remove them")
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, ...]],
+    *,
+    pixels: PixelConfig,
+    device: torch.device,
+    precision: Precision = "auto",
+    world: World | None = None,
+    restrict: Sequence[int] | None = None,
+) -> Evaluation | MultiLabelEvaluation:
+    """Measure a classifier on every sample of `batches`; among several processes all get the same, whole result.
+
+    Args:
+        model: maps normalised images (B, 3, S, S) to logits (B, C), or to `(logits, points)` with points (B, P, 2) or
+            None. It is put into eval mode, and back into the mode it was in.
+        batches: this process's share of the set, each `(indices, images, targets)` or, with clicks, `(indices,
+            images, targets, points, present)` or, with boxes too, `(..., boxes)`: which samples, (B,) int64; (B, 3,
+            S, S) uint8; (B,) int64, or (B, K) float32 for several labels each; (B, P, 2) as fractions of the crop;
+            (B, P) bool; (B, P, 4), see `PointAnswers`.
+        pixels: mean and standard deviation that the model expects.
+        device: where the model is.
+        precision: of the forward pass; probabilities and losses are computed in fp32.
+        world: this process among those that share the set; None for a single one.
+        restrict: the classes that the set has, where it has only some of the model's (ImageNet-A, -R): the other
+            logits are left out. Targets stay the model's class numbers.
+
+    Raises:
+        UserError: there is no sample, or a target is outside `restrict`.
+    """
+    kept = None if restrict is None else torch.as_tensor(sorted(restrict), device=device)
+    outcome = _attempt(model, batches, pixels=pixels, device=device, precision=precision, kept=kept)
+    outcomes = [outcome] if world is None else world.gather(outcome)
+    for one in outcomes:  # raised in every process, so that none waits for another that has gone
+        if isinstance(one, UserError):
+            raise one
+    parts = [one for one in outcomes if not isinstance(one, UserError) and one.samples]
+    if not parts:
+        raise UserError("there is no image to evaluate on")
+    return _evaluation(merged([part.samples for part in parts]), parts[0].classes)
+
+
+def normalised(images: Tensor, pixels: PixelConfig) -> Tensor:
+    """(B, 3, S, S) uint8 as the network expects it: float32, mean and standard deviation taken out."""
+    mean = torch.tensor(pixels.mean, device=images.device).view(1, -1, 1, 1)
+    std = torch.tensor(pixels.std, device=images.device).view(1, -1, 1, 1)
+    return (images.float() / 255.0 - mean) / std
+
+
+def centre_crop_boxes(boxes: Tensor, width: int, height: int, size: int, crop_pct: float) -> Tensor:
+    """Carry boxes into the centre crop of an evaluation.
+
+    The shorter side is scaled to floor(size / crop_pct), the longer one in proportion, and the middle `size` pixels
+    square are kept, as `timm.data.transforms_factory.transforms_imagenet_eval` does.
+
+    Args:
+        boxes: (..., 4) left, top, right, bottom as fractions of the image.
+        width, height: of the image in pixels.
+        size: side of the crop.
+        crop_pct: in (0, 1].
+
+    Returns:
+        (..., 4) as fractions of the crop; beyond [0, 1] where the crop cuts a box.
+    """
+    scaled = math.floor(size / crop_pct)
+    short, long = min(width, height), max(width, height)
+    longer = int(scaled * long / short)
+    across, up = (longer, scaled) if width >= height else (scaled, longer)
+    left, top = round((across - size) / 2.0), round((up - size) / 2.0)
+    extent = boxes.new_tensor([across, up, across, up])
+    return (boxes * extent - boxes.new_tensor([left, top, left, top])) / size
+
+
+@dataclass(frozen=True)
+class _Samples(Dataset[Any]):
+    """Sample i as `(i, image, target, points, present, boxes)`, or `(i, why it cannot be read)`."""
+
+    source: ImageSource
+    transform: Transform
+    points: PointTargets | None
+    crop_pct: float
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        try:
+            image = self.source.read(index)
+        except BrokenImage as error:
+            return index, error.what
+        target = self.source.targets[index]
+        if self.points is None:
+            return index, pil_to_tensor(self.transform(without_points(image)).image), target
+        size = torch.tensor(image.size, dtype=torch.float64)
+        points, present = (self.points.points[index].double() * size).numpy(), self.points.present[index].numpy()
+        cropped = self.transform(PointedImage(image, points, present))
+        side = torch.tensor(cropped.image.size, dtype=torch.float64)
+        fractions = torch.where(
+            torch.from_numpy(cropped.present)[:, None], torch.from_numpy(cropped.points) / side, 0.5
+        ).float()
+        sample = (index, pil_to_tensor(cropped.image), target, fractions, torch.from_numpy(cropped.present))
+        if self.points.boxes is None:
+            return sample
+        boxes = self.points.boxes[index]
+        moved = centre_crop_boxes(boxes, *image.size, cropped.image.width, self.crop_pct)
+        is_there = (boxes[:, 2:] > boxes[:, :2]).all(dim=1, keepdim=True)
+        return *sample, torch.where(is_there, moved, 0.0)
+
+
+def _collate(samples: list[tuple[Any, ...]]) -> tuple[tuple[Tensor, ...], list[tuple[int, str]]]:
+    read = [sample for sample in samples if len(sample) > 2]
+    refused = [cast("tuple[int, str]", sample) for sample in samples if len(sample) == 2]
+    return tuple(default_collate(read)) if read else (), refused
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What one process found: arrays by name with a row for each of its samples, and the number of classes."""
+
+    samples: dict[str, NDArray[Any]]
+    classes: int
+
+
+def _attempt(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, ...]],
+    *,
+    pixels: PixelConfig,
+    device: torch.device,
+    precision: Precision,
+    kept: Tensor | None,
+) -> _Records | UserError:
+    """This process's records, or why there are none; the model is in its old mode afterwards."""
+    was_training = model.training
+    model.eval()
+    found: list[dict[str, Tensor]] = []
+    classes = 0
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                seen = normalised(batch[1].to(device, non_blocking=True), pixels)
+                with autocast(device, precision):
+                    answer = model(seen)
+                logits, points = answer if isinstance(answer, tuple) else (answer, None)
+                classes = logits.shape[1]
+                found.append(_records(batch, logits.float(), points, kept))
+    except UserError as error:
+        return error
+    finally:
+        model.train(was_training)
+    names = found[0] if found else ()
+    return _Records({name: _array(torch.cat([records[name].cpu() for records in found])) for name in names}, classes)
+
+
+def _records(
+    batch: tuple[Tensor, ...], logits: Tensor, points: Tensor | None, kept: Tensor | None
+) -> dict[str, Tensor]:
+    indices, images, targets, *clicks = batch
+    records = {"indices": indices, "targets": targets}
+    if targets.ndim == 1:
+        records |= _single(logits, targets.to(logits.device), kept)
+    else:
+        records["logits"] = logits
+    if points is not None and clicks:
+        records |= dict(zip(("points", "present", "boxes"), clicks, strict=False))
+        records |= {"predicted": points.float(), "sides": torch.full((len(images),), images.shape[-1])}
+    return records
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = (values.double() if values.is_floating_point() else values).numpy()
+    return array
+
+
+def _single(logits: Tensor, targets: Tensor, kept: Tensor | None) -> dict[str, Tensor]:
+    """The records of B samples with one label each; `kept` holds the classes that count, ascending."""
+    places = targets
+    if kept is not None:
+        logits, places = logits[:, kept], torch.searchsorted(kept, targets)
+        if not torch.equal(kept[places.clamp(max=len(kept) - 1)], targets):
+            raise UserError("the set has images of classes that it is not to have", fix="give all its classes")
+    chances = F.log_softmax(logits, dim=1)
+    best = logits.topk(min(_TOP, logits.shape[1]), dim=1).indices
+    return {
+        "predictions": best[:, 0] if kept is None else kept[best[:, 0]],
+        "in_top5": (best == places[:, None]).any(dim=1),
+        "losses": -chances.gather(1, places[:, None])[:, 0],
+        "confidences": chances.gather(1, best[:, :1])[:, 0].exp(),
+    }
+
+
+def _evaluation(records: dict[str, NDArray[Any]], classes: int) -> Evaluation | MultiLabelEvaluation:
+    points = None
+    if "predicted" in records:
+        side = int(records["sides"][0])
+        points = PointAnswers(records["predicted"], records["points"], records["present"], side, records.get("boxes"))
+    if "logits" in records:
+        return MultiLabelEvaluation(records["indices"], records["targets"] > 0.5, records["logits"], points)
+    names = ("indices", "targets", "predictions", "in_top5", "losses", "confidences")
+    return Evaluation(**{name: records[name] for name in names}, classes=classes, points=points)
