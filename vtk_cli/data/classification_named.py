@@ -152,7 +152,7 @@ def _targets(dataset: Any, name: str, console: Console) -> Iterable[int]:
     for attribute in ("targets", "_labels", "labels"):
         listed = getattr(dataset, attribute, None)
         if listed is not None and len(listed) == len(dataset):
-            return torch.as_tensor(listed).tolist()  # type: ignore[no-any-return]
+            return torch.as_tensor(listed).tolist()
     labels: list[int] = []
     reader = getattr(dataset, "reader", None)
     without_images = getattr(reader, "iter_targets", None)
