@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from vtk_cli.data.byproducts.marks import Collected
+from vtk_cli.data.byproducts.marks import NOT_SELECTED, Collected
 from vtk_cli.data.byproducts.places import is_true, listed, place
 
 
@@ -27,7 +27,7 @@ def collect_tool_records(collected: Collected, records: Iterable[Any]) -> None:
         trace = _places(collected, record.get("mouseTracking"))
         collected.add_trace([x for x, _ in trace], [y for _, y in trace])
         if not is_true(record.get("selected")):
-            collected.skip("annotators who did not select the image")
+            collected.skip(NOT_SELECTED)
             continue
         clicks = _places(collected, record.get("selectedRecord"))
         if not clicks:

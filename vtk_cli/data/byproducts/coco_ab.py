@@ -53,7 +53,7 @@ def _replayed(collected: Collected, actions: list[Any]) -> tuple[Places, Places]
     added: Places = {}
     for action in actions:
         kind, category = (action.get(key) if isinstance(action, dict) else None for key in ("actionType", "iconType"))
-        if kind not in {"add", "move", "remove"} or not isinstance(category, str):
+        if kind not in ("add", "move", "remove") or not isinstance(category, str):
             collected.skip("actions that are no add, move or remove of an icon")
             continue
         if kind == "remove":

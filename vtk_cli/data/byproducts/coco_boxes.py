@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vtk_cli.data.byproducts.marks import Collected
+from vtk_cli.data.byproducts.marks import CROWDS, Collected
 from vtk_cli.data.byproducts.places import fractions_of, number
 from vtk_cli.data.coco_files import read_coco_file
 
@@ -17,17 +17,19 @@ def collect_coco_boxes(collected: Collected, path: Path) -> None:
         UserError: it is no COCO file.
     """
     file = read_coco_file(path)
-    categories = {_identity(entry): name for entry in file.categories if (name := _text(entry, "name"))}
+    categories = {_identity(entry): _text(entry, "name") for entry in file.categories}
     images = {_identity(entry): entry for entry in file.images if _text(entry, "file_name")}
+    images.pop(None, None)
     for entry in images.values():
         collected.image(entry["file_name"])
     for annotation in file.annotations:
-        image, category = images.get(_identity(annotation, "image_id")), categories.get(_identity(annotation, "category_id"))
-        if image is None or category is None:
+        image = images.get(_identity(annotation, "image_id"))
+        category = categories.get(_identity(annotation, "category_id"))
+        if image is None or not category:
             collected.skip("boxes of unknown images or categories")
             continue
         if annotation.get("iscrowd"):
-            collected.skip("boxes of crowds")
+            collected.skip(CROWDS)
             continue
         box = annotation.get("bbox")
         sides = [number(side) for side in box] if isinstance(box, list) else []

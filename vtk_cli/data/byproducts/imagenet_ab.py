@@ -13,10 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from vtk_cli.console import Progress
-from vtk_cli.data.byproducts.marks import OWN_LABEL, Collected, Read, joined
+from vtk_cli.data.byproducts.marks import NOT_SELECTED, OWN_LABEL, Collected, Read, joined
 from vtk_cli.data.byproducts.places import fractions_of, is_true, number
 from vtk_cli.errors import UserError, VtkError
 
@@ -31,7 +31,7 @@ class _Refused(ValueError):
     """A file with a document type, whose entities could grow without bound."""
 
 
-class _PlainTree(ElementTree.TreeBuilder):
+class _PlainTree(ET.TreeBuilder):
     def doctype(self, *_: Any) -> None:
         raise _Refused("has a document type (<!DOCTYPE>), which annotations do not have")
 
@@ -83,14 +83,14 @@ def _name(file: str) -> str:
     return "/".join(file.split("/")[-2:]).rpartition(".")[0]
 
 
-def _tree(path: Path) -> ElementTree.Element:
+def _tree(path: Path) -> ET.Element:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"is larger than {LARGEST_FILE >> 20} MiB", str(path))
-        parser = ElementTree.XMLParser(target=_PlainTree())  # noqa: S314  (document types, hence entities, are refused)
+        parser = ET.XMLParser(target=_PlainTree())  # noqa: S314  (document types, hence entities, are refused)
         parser.feed(path.read_bytes())
-        root: ElementTree.Element = parser.close()
-    except ElementTree.ParseError as error:
+        root: ET.Element = parser.close()
+    except ET.ParseError as error:
         line, _ = error.position
         raise UserError(f"is not XML: {error.msg}", f"{path}:{line}") from error
     except (ValueError, LookupError) as error:  # refused, or in an encoding that is not known
@@ -100,13 +100,13 @@ def _tree(path: Path) -> ElementTree.Element:
     return root
 
 
-def _read_annotation(collected: Collected, name: str, annotation: ElementTree.Element) -> None:
+def _read_annotation(collected: Collected, name: str, annotation: ET.Element) -> None:
     image = collected.image(name)
     for block, metadata in enumerate(annotation.iterfind("metadata")):
         trace = _places(collected, metadata, "mouseTracking")
         collected.add_trace([x for x, _ in trace], [y for _, y in trace])
         if not is_true(metadata.findtext("selected")):
-            collected.skip("annotators who did not select the image")
+            collected.skip(NOT_SELECTED)
             continue
         clicks = _places(collected, metadata, "selectedRecord")
         if not clicks:
@@ -118,7 +118,7 @@ def _read_annotation(collected: Collected, name: str, annotation: ElementTree.El
     _read_boxes(collected, image, name.partition("/")[0], annotation)
 
 
-def _places(collected: Collected, metadata: ElementTree.Element, tag: str) -> list[tuple[float, float]]:
+def _places(collected: Collected, metadata: ET.Element, tag: str) -> list[tuple[float, float]]:
     places = []
     for record in metadata.iterfind(tag):
         x, y = number(record.findtext("x")), number(record.findtext("y"))
@@ -129,7 +129,7 @@ def _places(collected: Collected, metadata: ElementTree.Element, tag: str) -> li
     return places
 
 
-def _read_boxes(collected: Collected, image: int, folder: str, annotation: ElementTree.Element) -> None:
+def _read_boxes(collected: Collected, image: int, folder: str, annotation: ET.Element) -> None:
     width, height = (number(annotation.findtext(f"size/{side}")) for side in ("width", "height"))
     for thing in annotation.iterfind("object"):
         corners = [number(thing.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]

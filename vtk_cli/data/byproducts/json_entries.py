@@ -13,8 +13,8 @@ from vtk_cli.errors import UserError
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def read_json_text(path: Path) -> str:
-    """The text of a JSON file.
+def read_utf8(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
         UserError: it cannot be read or is not UTF-8.

@@ -26,6 +26,9 @@ OWN_LABEL = -1
 """The label of a mark that names no class: it belongs to whatever the image shows."""
 TRACE_CELLS = 64
 """The map of the mouse has so many cells a side."""
+NOT_SELECTED = "annotators who did not select the image"
+CROWDS = "boxes of crowds"
+"""Why a reader leaves something out though nothing is wrong with it."""
 WIDTHS: Mapping[Table, int] = {"clicks": 2, "trace-end": 2, "add": 2, "boxes": 4}
 
 Floats = npt.NDArray[np.float64]
@@ -126,7 +129,14 @@ class Collected:
         return self.classes.setdefault(name, len(self.classes))
 
     def add(
-        self, table: Table, image: int, values: Sequence[float], *, label: int = OWN_LABEL, block: int = 0, line: int = 0
+        self,
+        table: Table,
+        image: int,
+        values: Sequence[float],
+        *,
+        label: int = OWN_LABEL,
+        block: int = 0,
+        line: int = 0,
     ) -> None:
         """Add a mark with finite `values`."""
         columns = self.columns.setdefault(table, _Columns())
@@ -155,7 +165,10 @@ class Collected:
         """What was added, table by table."""
         return {
             name: Marks(
-                *(np.array(column, np.int64) for column in (held.image, held.label, held.block, held.line)),
+                np.array(held.image, np.int64),
+                np.array(held.label, np.int64),
+                np.array(held.block, np.int64),
+                np.array(held.line, np.int64),
                 np.array(held.values, np.float64).reshape(-1, WIDTHS[name]),
             )
             for name, held in self.columns.items()
@@ -215,5 +228,10 @@ def joined(parts: Sequence[Read]) -> Read:
 
 
 def _stacked(parts: Sequence[Marks]) -> Marks:
-    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("image", "label", "block", "line"))
-    return Marks(*columns, np.concatenate([part.values for part in parts]))
+    return Marks(
+        np.concatenate([part.image for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.block for part in parts]),
+        np.concatenate([part.line for part in parts]),
+        np.concatenate([part.values for part in parts]),
+    )

@@ -90,7 +90,9 @@ def _json_rows(path: Path, entries: Iterable[Any]) -> Iterator[_Row]:
         where = f"{path}: entry {entry_number}"
         points = entry.get("points") if isinstance(entry, dict) else None
         if not isinstance(points, list):
-            raise UserError("is not a file with its points", where, 'write {"file": ..., "points": [{"x": ..., "y": ...}]}')
+            raise UserError(
+                "is not a file with its points", where, 'write {"file": ..., "points": [{"x": ..., "y": ...}]}'
+            )
         for index, point in enumerate(points, 1):
             if not isinstance(point, dict):
                 raise UserError(f"point {index} is not an object with x and y", where)
@@ -110,13 +112,14 @@ def _row(row: Mapping[str, Any], where: str, line: int) -> _Row:
         shown = f"({_shown(row.get('x'))}, {_shown(row.get('y'))})"
         raise UserError(f"the point {shown} is not two finite numbers", where)
     time = row.get("time")
-    at = None if time in {None, ""} else number(time)
-    if at is None and time not in {None, ""}:
+    untimed = time is None or time == ""
+    at = None if untimed else number(time)
+    if at is None and not untimed:
         raise UserError(f"the time {_shown(time)} is not a finite number", where)
     category = row.get("class")
     if category is not None and not isinstance(category, (str, int)):
         raise UserError(f"the class {_shown(category)} is not a name", where)
-    return _Row(_file(row, where), x, y, None if category in {None, ""} else str(category), at, line)
+    return _Row(_file(row, where), x, y, None if category is None else str(category) or None, at, line)
 
 
 def _shown(value: Any) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+
 def fractions_of(
     corners: Sequence[float | None], width: float | None, height: float | None
 ) -> tuple[float, float, float, float] | None:
@@ -15,7 +16,12 @@ def fractions_of(
         return None
     if left is None or top is None or right is None or bottom is None:
         return None
-    left, top, right, bottom = _inside(left / width), _inside(top / height), _inside(right / width), _inside(bottom / height)
+    left, top, right, bottom = (
+        _inside(left / width),
+        _inside(top / height),
+        _inside(right / width),
+        _inside(bottom / height),
+    )
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
