@@ -36,6 +36,9 @@ __all__ = ["Clock", "Evaluate", "FitResult", "Loss", "Plan", "Scheduler", "fit"]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 """Measures a model; the names and values go to the epoch's row of `metrics.jsonl`."""
 
+AfterEpoch = Callable[[Row, nn.Module, nn.Module | None], None]
+"""Hears an epoch's row, the model and the averaged model, if there is one; in the first process alone."""
+
 BEAT_SECONDS = 1.0
 """How often an accelerator's losses are read, and several processes agree on whether to save or stop."""
 
@@ -119,6 +122,7 @@ def fit(
     seed: int,
     scheduler: Scheduler | None = None,
     evaluate: Evaluate | None,
+    after_epoch: AfterEpoch | None = None,
     checkpoints: Path | None,
     metrics: Path | None,
     console: Console,
@@ -142,6 +146,8 @@ def fit(
         scheduler: a timm scheduler; stepped by updates and by epochs, and its own `t_in_epochs` decides.
         evaluate: called after epochs as the plan says, in every process, with the model in eval mode, and again with
             the averaged model if there is one; what it draws from the global generators does not change the training.
+        after_epoch: called at the end of every epoch, e.g. to keep the best weights. After a kill some epochs are made
+            again, and it is called for them again with the same values.
         checkpoints: the folder to resume from and to save to; None keeps no state.
         metrics: the JSON-lines file to write, in place of what is there: a row an epoch, with the epochs finished
             (`epoch`), the updates made (`step`), the epoch's mean `loss`, the `lr` that comes next, what `evaluate`
@@ -169,7 +175,8 @@ def fit(
         world=world,
     )
     log = MetricsLog(metrics if world.is_main else None)
-    loop = _Loop(updater, batches, plan=plan, evaluate=evaluate, checkpoints=checkpoints, log=log, world=world)
+    hooks = (evaluate, after_epoch)
+    loop = _Loop(updater, batches, plan=plan, hooks=hooks, checkpoints=checkpoints, log=log, world=world)
     loop.restore(console)
     with stop_requests() as stop, loop.shown(console, description) as progress, _closed(batches):
         loop.run(stop, progress)
@@ -203,12 +210,13 @@ class _Loop:
         batches: Batches,
         *,
         plan: Plan,
-        evaluate: Evaluate | None,
+        hooks: tuple[Evaluate | None, AfterEpoch | None],
         checkpoints: Path | None,
         log: MetricsLog,
         world: World,
     ) -> None:
-        self.updater, self.batches, self.plan, self.evaluate = updater, batches, plan, evaluate
+        self.updater, self.batches, self.plan = updater, batches, plan
+        self.evaluate, self.after_epoch = hooks
         self.checkpoints, self.log, self.world = checkpoints, log, world
         self.meter = LossMeter(world, updater.branches)
         self.epoch = self.position = self.updates = 0  # epochs done, batches done in this one, updates done in all
@@ -295,6 +303,8 @@ class _Loop:
                     raise ValueError(f"`evaluate` may not call its values {sorted(taken)}: the row has these already")
                 row |= self.world.broadcast(measured)
         self.log.append(row)
+        if (heard := self.after_epoch) is not None:
+            self.world.on_main(lambda: heard(row, self.updater.model, self.updater.averaged_model))
         self.meter.epoch = Mean()
         self.epoch, self.position = self.epoch + 1, 0
 
