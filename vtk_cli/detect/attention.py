@@ -1,0 +1,127 @@
+"""The Reconfigured Attention Module: Swin's attention, with which DET tokens attend as well (arXiv 2110.03921, 3.1).
+
+Patches attend to patches, in windows, as in Swin. DET tokens attend to each other, and in the last stage to all
+patches and each other under one softmax. Patches never attend to DET tokens. All of it uses one set of parameters.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vtk_cli.detect.positions import HIDDEN, maps_of, relative_index, windows_of
+
+
+class Windows(NamedTuple):
+    """How the maps of a stage are cut.
+
+    Args:
+        size: height and width of a window, in cells.
+        padded: height and width of the map, padded to whole windows.
+        shift: by how many cells every second block shifts its windows.
+        mask: (number of windows, cells, cells) of the shifted windows, as `shift_mask` gives it.
+    """
+
+    size: tuple[int, int]
+    padded: tuple[int, int]
+    shift: int
+    mask: Tensor
+
+
+class ReconfiguredAttention(nn.Module):
+    """Attention of patches and of DET tokens with Swin's parameters.
+
+    Args:
+        dim: C.
+        heads: M; each has C / M channels, and logits are scaled by (C / M)^-1/2.
+        window: side of the largest window, in cells: the table of biases has (2 * window - 1)^2 rows.
+    """
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+        self.qkv = nn.Linear(dim, dim * 3)
+        self.proj = nn.Linear(dim, dim)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def patches(self, patches: Tensor, windows: Windows, *, shifted: bool) -> Tensor:
+        """PATCH x PATCH: attention within windows.
+
+        The map is padded with zeros to whole windows, so padding enters as keys and values of bias alone.
+
+        Args:
+            patches: (B, H, W, C), normalised.
+            windows: of this stage.
+            shifted: whether this block shifts its windows.
+
+        Returns:
+            (B, H, W, C).
+        """
+        B, H, W, C = patches.shape
+        height, width = windows.padded
+        padded = F.pad(patches, (0, 0, 0, width - W, 0, height - H))
+        if shifted:
+            padded = padded.roll((-windows.shift, -windows.shift), (1, 2))
+        cut = windows_of(self.qkv(padded), windows.size)  # (B, n, cells, 3C)
+        n, cells = cut.shape[1:3]
+        q, k, v = cut.reshape(B, n, cells, 3, self.heads, C // self.heads).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
+        bias = self._bias(windows.size).expand(n, -1, -1, -1)  # (n, heads, cells, cells)
+        if shifted:
+            bias = bias + windows.mask[:, None].to(bias.dtype)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None].to(q.dtype))
+        seen = seen.unflatten(1, (n, self.heads)).transpose(2, 3).reshape(B, n, cells, C)
+        maps = maps_of(seen, windows.size, windows.padded)
+        if shifted:
+            maps = maps.roll((windows.shift, windows.shift), (1, 2))
+        out: Tensor = self.proj(maps[:, :H, :W])
+        return out
+
+    def tokens(self, tokens: Tensor) -> Tensor:
+        """DET x DET: full attention among the DET tokens.
+
+        Args:
+            tokens: (B, Q, C), normalised, with their positions.
+
+        Returns:
+            (B, Q, C).
+        """
+        q, k, v = self._split(self.qkv(tokens), 3)
+        return self._project(F.scaled_dot_product_attention(q, k, v))
+
+    def tokens_and_patches(self, tokens: Tensor, patches: Tensor, padding: Tensor) -> Tensor:
+        """DET x [PATCH, DET]: one softmax over all patches and all DET tokens.
+
+        Args:
+            tokens: (B, Q, C), normalised, with their positions.
+            patches: (B, N, C), normalised, with their positions.
+            padding: (B, N) bool, True = a padded patch; its logits are lowered by 100.
+
+        Returns:
+            (B, Q, C).
+        """
+        C = tokens.shape[-1]
+        q, k, v = self._split(self.qkv(tokens), 3)
+        patch_k, patch_v = self._split(F.linear(patches, self.qkv.weight[C:], self.qkv.bias[C:]), 2)
+        mask = F.pad(padding.to(q.dtype) * HIDDEN, (0, tokens.shape[1]))[:, None, None]
+        # Torch's fast kernels take no stride of 0 along the queries, and this mask is small.
+        mask = mask.expand(-1, -1, tokens.shape[1], -1)
+        keys, values = torch.cat((patch_k, k), 2), torch.cat((patch_v, v), 2)
+        return self._project(F.scaled_dot_product_attention(q, keys, values, attn_mask=mask))
+
+    def _bias(self, size: tuple[int, int]) -> Tensor:
+        """(heads, cells, cells) of windows of `size`."""
+        index = relative_index(size, self.window).to(self.relative_position_bias_table.device)
+        return self.relative_position_bias_table[index].permute(2, 0, 1)
+
+    def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, N, parts * C) as `parts` tensors (B, heads, N, C / heads)."""
+        return projected.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _project(self, seen: Tensor) -> Tensor:
+        out: Tensor = self.proj(seen.transpose(1, 2).flatten(2))
+        return out
