@@ -20,6 +20,9 @@ from vtk_cli.engine.seeds import sample_rng, sample_seed
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import UserError, VtkError
 
+REPEATED_UNIT = 256
+"""An epoch with repeats holds whole units of so many samples, as timm's `RepeatAugSampler` and DeiT's have it."""
+
 
 class Batches(Protocol):
     """Where a training loop gets its batches. One that keeps processes has a `close()` too, called after training."""
@@ -43,11 +46,16 @@ class EpochOrder:
     since batch normalisation cannot train on one. Among several processes a batch is shared equally; where its
     samples do not go round, its first ones are repeated, as torch's `DistributedSampler` does.
 
+    With repeated augmentation (arXiv 1901.09335) each sample of the permutation comes `repeats` times in a row, and the
+    epoch ends where it would have ended without, after as many samples as there are, rounded down to whole 256 where
+    there are so many, as in the recipes of DeiT: it sees a part of the data set, each image of it augmented anew.
+
     Args:
         samples: how many there are.
         batch_size: samples in a batch, over all processes.
         seed: of the permutations.
         world: this process among the others; None for a single one.
+        repeats: how often a sample comes in a row.
 
     Raises:
         UserError: there is no sample, or the processes cannot share a batch equally.
@@ -57,6 +65,7 @@ class EpochOrder:
     batch_size: int
     seed: int
     world: World | None = None
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -64,6 +73,15 @@ class EpochOrder:
         if self.batch_size < 1 or self.batch_size % self._size:
             what = f"a batch of {self.batch_size} cannot be shared equally by {self._size} process(es)"
             raise UserError(what, "--batch-size", f"choose a multiple of {self._size}")
+        if self.repeats < 1:
+            raise UserError(f"{self.repeats} repeats of a sample are out of range", "--repeats", "give at least 1")
+
+    @property
+    def _length(self) -> int:
+        """Samples in an epoch, repeats counted."""
+        if self.repeats == 1 or self.samples < REPEATED_UNIT:
+            return self.samples
+        return self.samples // REPEATED_UNIT * REPEATED_UNIT
 
     @property
     def _size(self) -> int:
@@ -72,13 +90,20 @@ class EpochOrder:
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        full, rest = divmod(self.samples, self.batch_size)
+        full, rest = divmod(self._length, self.batch_size)
         return max(1, full + (rest >= 2 * self._size))
 
     def indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """This process's samples of the batches `start`, `start + 1` ... of the epoch, each (B,) int64."""
+        for keys in self.keys(epoch, start):
+            yield keys[:, 0]
+
+    def keys(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """As `indices`, each (B, 2) int64: the sample and which of its repeats this is, from 0."""
         generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, 0))
-        order = torch.randperm(self.samples, generator=generator)
+        position = torch.arange(self._length)
+        drawn = torch.randperm(self.samples, generator=generator)[position // self.repeats]
+        order = torch.stack((drawn, position % self.repeats), dim=1)
         for step in range(start, self.steps):
             first = step * self.batch_size
             batch = order[first:] if step == self.steps - 1 else order[first : first + self.batch_size]
@@ -88,7 +113,7 @@ class EpochOrder:
         if self.world is None or self._size == 1:
             return batch
         share = -(-len(batch) // self._size)
-        whole = batch.repeat(-(-share * self._size // len(batch)))[: share * self._size]
+        whole = batch.repeat(-(-share * self._size // len(batch)), 1)[: share * self._size]
         return whole[self.world.rank * share : (self.world.rank + 1) * share]
 
 
@@ -126,7 +151,8 @@ class LoaderBatches:
     """Batches of a data set that is read, decoded and augmented by worker processes.
 
     While sample i of epoch e is made, Python's, NumPy's and torch's generators start from a seed made of (seed, e, i)
-    alone. A sample may be anything; a tuple of samples becomes the rest of the batch's tuple.
+    alone, and of which of its repeats it is. A sample may be anything; a tuple of samples becomes the rest of the
+    batch's tuple.
 
     Args:
         dataset: with a length; draws its randomness from the global generators.
@@ -136,6 +162,7 @@ class LoaderBatches:
         world: this process among the others; None for a single one.
         collate: makes a batch of a list of samples; torch's `default_collate` if None.
         pin_memory: copy batches to page-locked memory, from where they reach a GPU faster.
+        repeats: how often a sample comes in a row, augmented anew each time; see `EpochOrder`.
 
     Raises:
         UserError: see `EpochOrder`.
@@ -151,8 +178,9 @@ class LoaderBatches:
         *,
         collate: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
+        repeats: int = 1,
     ) -> None:
-        self._order = EpochOrder(len(cast("Sized", dataset)), batch_size, seed, world)
+        self._order = EpochOrder(len(cast("Sized", dataset)), batch_size, seed, world, repeats)
         self._keys = _KeyedBatches(self._order)
         self._make_loader = partial(
             DataLoader,
@@ -204,8 +232,8 @@ class _Refused:
 
 
 @dataclass
-class _KeyedBatches(Sampler[list[tuple[int, int]]]):
-    """Lists of (epoch, index): workers that live for many epochs learn the epoch from the key."""
+class _KeyedBatches(Sampler[list[tuple[int, int, int]]]):
+    """Lists of (epoch, index, repeat): workers that live for many epochs learn the epoch from the key."""
 
     order: EpochOrder
     epoch: int = 0
@@ -214,9 +242,9 @@ class _KeyedBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return self.order.steps - self.start
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for indices in self.order.indices(self.epoch, self.start):
-            yield [(self.epoch, index) for index in indices.tolist()]
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        for keys in self.order.keys(self.epoch, self.start):
+            yield [(self.epoch, index, repeat) for index, repeat in keys.tolist()]
 
 
 @dataclass
@@ -224,9 +252,10 @@ class _SeededDataset(Dataset[Any]):
     dataset: Dataset[Any]
     seed: int
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Any] | _Refused:
-        epoch, index = key
-        with sample_rng(sample_seed(self.seed, epoch, index)):
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[int, Any] | _Refused:
+        epoch, index, repeat = key
+        seed = sample_seed(self.seed, epoch, index)
+        with sample_rng(sample_seed(seed, repeat, index) if repeat else seed):
             try:
                 return index, self.dataset[index]
             except VtkError as error:
