@@ -1,0 +1,121 @@
+"""What a step costs with a sub-model: multiply-accumulates, and where the memory peaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from vtk_cli.train.classifier import Classifier
+from vtk_cli.train.sub.model import SubDraw
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one image costs in a training step.
+
+    Args:
+        main: multiply-accumulates (MACs) of the model's forward.
+        sub: of the sub-model's forward; None without one.
+        fused: whether both graphs are kept for one backward pass.
+    """
+
+    main: int
+    sub: int | None
+    fused: bool = False
+
+    @property
+    def factor(self) -> float:
+        """A step's cost over that of plain training; a backward pass costs in proportion to its forward."""
+        return 1.0 if self.sub is None or not self.main else (self.main + self.sub) / self.main
+
+    @property
+    def memory(self) -> str:
+        """Where activation memory peaks, in words."""
+        if self.sub is None:
+            return "activations peak in the forward of the network"
+        if self.fused:
+            return f"activations of both forwards are kept: {self.factor:.2f}x those of plain training"
+        peak = "main" if self.sub <= self.main else "sub-branch's"
+        return f"activations peak in the {peak} forward; the two graphs are never kept together"
+
+
+def vit_macs(
+    *,
+    depth: int,
+    dim: int,
+    patches: int,
+    patch_size: int,
+    classes: int,
+    kept: int | None = None,
+    prefix: int = 1,
+    mlp_ratio: float = 4.0,
+    channels: int = 3,
+) -> float:
+    """Multiply-accumulates of a plain vision transformer's forward, in closed form.
+
+    `depth ((4 + 2 mlp_ratio) N D^2 + 2 N^2 D) + patches channels patch_size^2 D + classes D` with N = prefix + kept.
+    All patches are embedded in it, as published implementations do; ours embeds the kept ones alone.
+
+    Args:
+        depth: blocks.
+        dim: D, width of a token.
+        patches: of an image.
+        patch_size: side of one, in pixels.
+        classes: of the classifier.
+        kept: patches that enter the blocks; all if None.
+        prefix: class and register tokens.
+        mlp_ratio: width of the MLP over D.
+        channels: of the image.
+    """
+    tokens = prefix + (patches if kept is None else kept)
+    blocks = depth * ((4 + 2 * mlp_ratio) * tokens * dim**2 + 2 * tokens**2 * dim)
+    return blocks + patches * channels * patch_size**2 * dim + classes * dim
+
+
+def measured_macs(classifier: Classifier, image_size: int, draw: SubDraw | None = None) -> int:
+    """Multiply-accumulates of one image's forward: matrix products, convolutions and attention.
+
+    Nothing is computed: the forward runs on tensors without data.
+
+    Args:
+        classifier: of any network; neither changed nor moved.
+        image_size: side of the image.
+        draw: of one sample, for the sub-model's forward; None for the model's own.
+
+    Raises:
+        RuntimeError, NotImplementedError: the network looks at values of its tensors.
+    """
+    tensors: dict[str, Tensor] = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}
+    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+    images = torch.empty(1, 3, image_size, image_size, device="meta")
+    if draw is not None and draw.keep is not None:
+        draw = draw._replace(keep=draw.keep.to("meta"))
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        functional_call(classifier, shapes, (images, draw))
+    return int(counter.get_total_flops()) // 2
+
+
+def step_cost(classifier: Classifier, image_size: int, *, fused: bool = False) -> StepCost | None:
+    """What a step costs; None for a network whose forward cannot be run without data.
+
+    Args:
+        classifier: with its sub-model, if there is one.
+        image_size: side of the training images.
+        fused: whether both losses share a backward pass.
+    """
+    training = classifier.training
+    try:
+        classifier.train()
+        sub = classifier.sub
+        draw = None if sub is None else sub.draw(1, 0, 0, torch.device("cpu"), 0.5)
+        main = measured_macs(classifier, image_size)
+        return StepCost(main, None if draw is None else measured_macs(classifier, image_size, draw), fused)
+    except (RuntimeError, NotImplementedError):
+        return None
+    finally:
+        classifier.train(training)

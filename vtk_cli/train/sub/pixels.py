@@ -1,0 +1,59 @@
+"""Blocks of the image set to the mean colour: masking for convolutional networks (arXiv 2306.11339)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from vtk_cli.errors import UserError
+from vtk_cli.train.sub.model import SubDraw, SubModel
+from vtk_cli.train.sub.ratio import SubRatio
+from vtk_kernels import mask_patches
+
+
+class MaskedBlocks(SubModel):
+    """For any network: outside the kept blocks a normalised image is 0, the mean colour of the data set.
+
+    Args:
+        ratio: the share of blocks to mask.
+        image_size: side of the images.
+        block: side of a block, in pixels.
+
+    Raises:
+        UserError: the block does not divide the image.
+    """
+
+    parts_name = "blocks"
+
+    def __init__(self, ratio: SubRatio, image_size: int, block: int) -> None:
+        super().__init__(ratio, blocks_along(image_size, block) ** 2, "pixel")
+        self._block = block
+
+    def masked(self, images: Tensor, draw: SubDraw) -> Tensor:
+        """The images with their other blocks at 0."""
+        assert draw.keep is not None  # noqa: S101  (a draw among blocks has them)
+        return mask_patches(images, draw.keep, self._block)
+
+    @contextmanager
+    def applied(self, network: nn.Module, draw: SubDraw) -> Iterator[None]:  # noqa: ARG002
+        """The network itself is as ever."""
+        yield
+
+
+def default_block(image_size: int) -> int:
+    """Side of a block in pixels: 32, or an eighth of a small image."""
+    return 32 if image_size >= 160 else max(1, image_size // 8)
+
+
+def blocks_along(image_size: int, block: int) -> int:
+    """Blocks along a side.
+
+    Raises:
+        UserError: the block does not divide the image.
+    """
+    if block < 1 or image_size % block:
+        what = f"images of {image_size} x {image_size} pixels cannot be cut into blocks of {block}"
+        raise UserError(what, "--sub-block", f"choose a divisor of {image_size}, or another --img-size")
+    return image_size // block
