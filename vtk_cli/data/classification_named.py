@@ -61,6 +61,7 @@ class DatasetReader:
         try:
             if isinstance(self.dataset, ImageDataset):
                 with self.dataset.reader[index][0] as stream, Image.open(stream) as opened:
+                    opened.load()
                     return upright_rgb(opened)
             return upright_rgb(self.dataset[index][0])
         except DECODE_ERRORS as error:

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vtk_cli.console import Console
 from vtk_cli.data.image_layouts import EXTENSIONS, Layout, evaluated_part, read_layout, unlabelled_images
@@ -169,12 +169,13 @@ def decode_image(path: Path) -> Image.Image:
 
 
 def upright_rgb(opened: Image.Image) -> Image.Image:
-    """An opened image as `decode_image` returns it; never `opened` itself.
+    """An opened image as `decode_image` returns it; `opened` itself where nothing is to be changed.
 
     Raises:
         ValueError: the range of its values is not known.
     """
-    image = ImageOps.exif_transpose(opened)
+    turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    image = ImageOps.exif_transpose(opened) if turned else opened
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
