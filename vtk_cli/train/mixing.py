@@ -138,10 +138,8 @@ def _mixed_points(points: Tensor, present: Tensor, own: Tensor, even: int) -> Mi
     partner[:even] = partner[:even].flip(0)
     both = torch.stack((points, points[partner]), dim=1)
     height, width = own.shape[2:]
-    last = torch.tensor((width - 1, height - 1), device=points.device)
-    column, row = (
-        (both * torch.tensor((width, height), device=points.device)).long().clamp(min=0).minimum(last).unbind(-1)
-    )
+    column = (both[..., 0] * width).long().clamp(0, width - 1)
+    row = (both[..., 1] * height).long().clamp(0, height - 1)
     sample = torch.arange(len(points), device=points.device)[:, None]
     here = own[:, 0]
     visible = torch.stack((here[sample, row[:, 0], column[:, 0]] > 0, here[sample, row[:, 1], column[:, 1]] < 1), dim=1)

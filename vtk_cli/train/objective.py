@@ -175,15 +175,9 @@ class Objective:
         with preserved_rng():
             logits, points = classifier(mixed.images)
         weights = [weight for weight in classifier.parameters() if weight.requires_grad]
-        losses = (self._class_loss(logits, mixed.targets), self._point_term(points, mixed.points))
-        by_class, by_points = (
-            torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) for loss in losses
-        )
-        shared = [
-            (one, other)
-            for one, other in zip(by_class, by_points, strict=True)
-            if one is not None and other is not None
-        ]
+        losses = self._class_loss(logits, mixed.targets), torch.as_tensor(self._point_term(points, mixed.points))
+        found = (torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) for loss in losses)
+        shared = [pair for pair in zip(*found, strict=True) if pair[0] is not None and pair[1] is not None]
         norms = [float(nn.utils.get_total_norm(gradients)) for gradients in zip(*shared, strict=True)]
         return dict(zip(("class", "points"), norms, strict=True))
 

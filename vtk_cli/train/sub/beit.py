@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from timm.models import checkpoint
 from torch import Tensor
 
-from vtk_cli.train.sub.model import SubDraw, SubModel
-from vtk_cli.train.sub.ratio import SubRatio
-from vtk_cli.train.sub.tokens import embed_kept, with_prefix
+from vtk_cli.train.sub.model import SubDraw
+from vtk_cli.train.sub.tokens import KeptPatches, embed_kept, with_prefix
 
 
-class KeptBeitPatches(SubModel):
+class KeptBeitPatches(KeptPatches):
     """For timm's `Beit`: only the kept patches are embedded, and the relative position bias is gathered.
 
     Args:
@@ -26,25 +25,15 @@ class KeptBeitPatches(SubModel):
         ratio: the share of patches to drop.
     """
 
-    parts_name = "patches"
-
-    def __init__(self, network: Any, ratio: SubRatio) -> None:
-        super().__init__(ratio, network.patch_embed.num_patches, "token")
-
-    def logits(self, network: Any, images: Tensor, draw: SubDraw) -> Tensor:
-        """(B, C), from the class token and the kept patches alone."""
-        logits: Tensor = network.forward_head(self.features(network, images, draw))
-        return logits
-
     def features(self, network: Any, images: Tensor, draw: SubDraw) -> Tensor:
         """(B, 1 + K, D): as the network's `forward_features`, of the kept patches alone."""
-        assert draw.keep is not None  # noqa: S101  (a draw among patches has them)
-        prefix, tokens = network.cls_token, embed_kept(network.patch_embed, images, draw.keep)
+        keep = draw.kept
+        prefix, tokens = network.cls_token, embed_kept(network.patch_embed, images, keep)
         if network.pos_embed is not None:
             prefix = prefix + network.pos_embed[:, :1]
-            tokens = tokens + F.embedding(draw.keep, network.pos_embed[0, 1:])
+            tokens = tokens + F.embedding(keep, network.pos_embed[0, 1:])
         tokens = network.pos_drop(with_prefix(prefix, tokens))
-        places = F.pad(draw.keep + 1, (1, 0))  # the class token is place 0
+        places = F.pad(keep + 1, (1, 0))  # the class token is place 0
         shared = _bias(network.rel_pos_bias, places) if network.rel_pos_bias is not None else None
         for block in network.blocks:
             run = partial(_block, block)
@@ -68,7 +57,7 @@ def _attention(attention: Any, tokens: Tensor, places: Tensor, shared: Tensor | 
     own = attention.q_bias
     bias = None if own is None else torch.cat((own, attention.k_bias, attention.v_bias))
     rows = F.linear(tokens, attention.qkv.weight, bias)
-    query, key, value = rows.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = rows.reshape(*tokens.shape[:2], 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     if attention.relative_position_bias_table is not None:
         local = _bias(attention, places)
         shared = local if shared is None else local + shared

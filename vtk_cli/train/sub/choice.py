@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from timm.layers import PatchEmbed
 from timm.models.beit import Beit
@@ -109,9 +109,10 @@ _BY_KIND: dict[str, Callable[[nn.Module, SubRatio, int, int | None], SubModel]] 
 
 def _is_plain(network: nn.Module) -> bool:
     """Whether the patch embedding is a linear map of each patch alone, at one size of the image."""
-    embed = network.patch_embed
-    fixed = type(embed) is PatchEmbed and embed.strict_img_size and embed.img_size is not None
-    return fixed and embed.flatten and not embed.dynamic_img_pad and not getattr(network, "dynamic_img_size", False)
+    embed: Any = network.patch_embed
+    if type(embed) is not PatchEmbed or getattr(network, "dynamic_img_size", False):
+        return False
+    return bool(embed.strict_img_size and embed.img_size and embed.flatten and not embed.dynamic_img_pad)
 
 
 def _is_plain_beit(network: nn.Module) -> bool:

@@ -67,7 +67,7 @@ class MaskToken(SubModel):
     @contextmanager
     def applied(self, network: nn.Module, draw: SubDraw) -> Iterator[None]:  # noqa: ARG002
         """Inside, the patch embedding's output is masked."""
-        self._keep = draw.keep
+        self._keep = draw.kept
         try:
             yield
         finally:

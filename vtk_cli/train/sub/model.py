@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -25,6 +24,13 @@ class SubDraw(NamedTuple):
 
     ratio: float
     keep: Tensor | None
+
+    @property
+    def kept(self) -> Tensor:
+        """`keep`, where something was drawn."""
+        if self.keep is None:
+            raise ValueError("the draw of another way of dropping")
+        return self.keep
 
 
 class SubModel(nn.Module):
@@ -78,7 +84,6 @@ class SubModel(nn.Module):
         return images
 
     @contextmanager
-    @abstractmethod
-    def applied(self, network: nn.Module, draw: SubDraw) -> Iterator[None]:
+    def applied(self, network: nn.Module, draw: SubDraw) -> Iterator[None]:  # noqa: ARG002
         """Inside, the network drops what `draw` says; afterwards it is as before, whatever happened."""
         yield

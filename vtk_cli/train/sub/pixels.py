@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from vtk_cli.errors import UserError
 from vtk_cli.train.sub.model import SubDraw, SubModel
@@ -33,13 +30,7 @@ class MaskedBlocks(SubModel):
 
     def masked(self, images: Tensor, draw: SubDraw) -> Tensor:
         """The images with their other blocks at 0."""
-        assert draw.keep is not None  # noqa: S101  (a draw among blocks has them)
-        return mask_patches(images, draw.keep, self._block)
-
-    @contextmanager
-    def applied(self, network: nn.Module, draw: SubDraw) -> Iterator[None]:  # noqa: ARG002
-        """The network itself is as ever."""
-        yield
+        return mask_patches(images, draw.kept, self._block)
 
 
 def default_block(image_size: int) -> int:

@@ -39,15 +39,12 @@ class KeptPatches(SubModel):
 
     def features(self, network: Any, images: Tensor, draw: SubDraw) -> Tensor:
         """(B, prefix + K, D): as the network's `forward_features`, of the kept patches alone."""
-        tokens = network.norm_pre(self._embedded(network, images, draw.keep))
-        if network.grad_checkpointing:
-            tokens = checkpoint_seq(network.blocks, tokens)
-        else:
-            tokens = network.blocks(tokens)
+        tokens = network.norm_pre(self._embedded(network, images, draw.kept))
+        tokens = checkpoint_seq(network.blocks, tokens) if network.grad_checkpointing else network.blocks(tokens)
         features: Tensor = network.norm(tokens)
         return features
 
-    def _embedded(self, network: Any, images: Tensor, keep: Tensor | None) -> Tensor:
+    def _embedded(self, network: Any, images: Tensor, keep: Tensor) -> Tensor:
         prefix = prefix_tokens(network)
         tokens = embed_kept(network.patch_embed, images, keep)
         if network.pos_embed is None:
@@ -81,7 +78,7 @@ class KeptTokens(SubModel):
     def applied(self, network: Any, draw: SubDraw) -> Iterator[None]:
         """Inside, the slot holds the draw; afterwards what was there before."""
         before = network.patch_drop
-        network.patch_drop = _Slot(draw.keep, self._prefix, indexed=self._indexed)
+        network.patch_drop = _Slot(draw.kept, self._prefix, indexed=self._indexed)
         try:
             yield
         finally:
@@ -89,13 +86,12 @@ class KeptTokens(SubModel):
 
 
 class _Slot(nn.Module):
-    def __init__(self, keep: Tensor | None, prefix: int, *, indexed: bool) -> None:
+    def __init__(self, keep: Tensor, prefix: int, *, indexed: bool) -> None:
         super().__init__()
         self._keep, self._prefix, self._indexed = keep, prefix, indexed
 
-    def forward(self, tokens: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
+    def forward(self, tokens: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         keep, prefix = self._keep, tokens[:, : self._prefix]
-        assert keep is not None  # noqa: S101  (a draw among tokens has them)
         kept = keep_tokens(tokens[:, self._prefix :], keep, None, prefix if self._prefix else None)
         return (kept, keep) if self._indexed else kept
 
@@ -109,9 +105,8 @@ def token_count(network: Any, image_size: int) -> int:
     return int(rows * columns)
 
 
-def embed_kept(embed: Any, images: Tensor, keep: Tensor | None) -> Tensor:
+def embed_kept(embed: Any, images: Tensor, keep: Tensor) -> Tensor:
     """(B, K, D): timm's `PatchEmbed` of the kept patches; a convolution that does not overlap is linear in each."""
-    assert keep is not None  # noqa: S101  (a draw among patches has them)
     rows = keep_patches(images, keep, tuple(embed.patch_size))
     tokens: Tensor = embed.norm(F.linear(rows, embed.proj.weight.flatten(1), embed.proj.bias))
     return tokens
