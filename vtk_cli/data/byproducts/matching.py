@@ -147,7 +147,7 @@ def _match(
 
 
 def _columns(byproducts: Byproducts, class_names: Sequence[str], console: Console) -> Ints:
-    """The label of each class of the byproducts, `NO_CLASS` for one the data does not have; last, `OWN_LABEL` for itself."""
+    """The label of each of the byproducts' classes, `NO_CLASS` where the data lacks it; `OWN_LABEL` comes last."""
     known = {name: label for label, name in enumerate(class_names)}
     columns = np.array([*(known.get(name, NO_CLASS) for name in byproducts.classes), OWN_LABEL], np.int64)
     unknown = [name for name in byproducts.classes if name not in known]
@@ -191,8 +191,8 @@ def _in_fractions(
     marks, values = placed.marks, placed.marks.values
     if byproducts.units == "px":
         values = values / _sizes(placed.slot // per_sample, sizes, console)
-    outside = np.maximum(-values, values - 1.0).max(axis=1, initial=-1.0)
-    far, near = outside > SLACK, (outside > 0.0) & (outside <= SLACK)
+    far = ((values < -SLACK) | (values > 1.0 + SLACK)).any(axis=1)
+    near = ((values < 0.0) | (values > 1.0)).any(axis=1) & ~far
     if far.any():
         _refuse(byproducts, marks, np.flatnonzero(far), console)
     if near.any():
@@ -233,7 +233,9 @@ def _sizes(samples: Ints, sizes: Callable[[int], tuple[int, int]] | None, consol
 def _reduced(placed: _Placed, point: str, slots: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """One point a slot: the first, last or mean of each annotator's, then the mean over the annotators."""
     marks, slot = placed.marks, placed.slot
-    order = np.lexsort((np.arange(len(marks)), marks.block, marks.image, slot))
+    if not len(marks):
+        return np.zeros((slots, 2)), np.zeros(slots, np.bool_)
+    order = np.lexsort((marks.block, marks.image, slot))  # stable: each annotator's clicks stay in their order
     slot, image, block, values = slot[order], marks.image[order], marks.block[order], marks.values[order]
     begins = np.ones(len(slot), np.bool_)
     begins[1:] = (np.diff(slot) != 0) | (np.diff(image) != 0) | (np.diff(block) != 0)
@@ -242,7 +244,7 @@ def _reduced(placed: _Placed, point: str, slots: int) -> tuple[Floats, npt.NDArr
     if point == "first":
         chosen = values[starts]
     elif point == "mean":
-        chosen = np.add.reduceat(values, starts, axis=0) / (ends - starts)[:, None] if len(starts) else values
+        chosen = np.add.reduceat(values, starts, axis=0) / (ends - starts)[:, None]
     else:
         chosen = values[ends - 1]
     count = np.bincount(slot[starts], minlength=slots)
