@@ -1,9 +1,9 @@
 """Published trainings under a name (`--recipe`): what they set the options of `vtk train` to.
 
 The tables are those of masked sub-models (arXiv 2306.11339) over the trainings they build on: DeiT-III
-(arXiv 2204.07118), ResNet strikes back (arXiv 2110.00476, Table 2), MAE fine-tuning (arXiv 2111.06377, Table 9) and Swin
-(arXiv 2103.14030); `--sub none` gives the training underneath. Batch sizes are the whole update's: on fewer GPUs than
-the authors had, give a smaller --batch-size with as much --accumulate.
+(arXiv 2204.07118), ResNet strikes back (arXiv 2110.00476, Table 2), MAE fine-tuning (arXiv 2111.06377, Table 9) and
+Swin (arXiv 2103.14030); `--sub none` gives the training underneath. Batch sizes are the whole update's: on fewer GPUs
+than the authors had, give a smaller --batch-size with as much --accumulate.
 """
 
 from __future__ import annotations
