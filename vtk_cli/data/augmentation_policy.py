@@ -7,12 +7,12 @@ Sources: arXiv 1805.09501 (AutoAugment), arXiv 1909.13719 (RandAugment), arXiv 2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import auto_augment as timm_policies
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 
@@ -57,22 +57,45 @@ def augmentation_policy(
     kind = policy.partition("-")[0]
     try:
         if kind == "augmix":
-            return _Blended(augment_and_mix_transform(policy, params | {"translate_pct": AUGMIX_TRANSLATION}))
-        if kind == "rand":
+            drawn = augment_and_mix_transform(policy, params | {"translate_pct": AUGMIX_TRANSLATION})
+        elif kind == "rand":
             drawn = rand_augment_transform(policy, params)
-            operations: Iterable[Any] = drawn.ops
         else:
             drawn = auto_augment_transform(policy, params)
-            operations = (operation for chain in drawn.policy for operation in chain)
     except (AssertionError, ValueError) as error:
         reason = str(error) or "it cannot be parsed"
         fix = "write it as timm does, e.g. rand-m9-mstd0.5-inc1, original, v0, 3a"
         raise UserError(f"no augmentation policy {policy!r}: {reason}", "--auto-augment", fix) from error
+    operations = [step for chain in drawn.policy for step in chain] if hasattr(drawn, "policy") else drawn.ops
     for operation in operations:
-        follow = _Moved if operation.aug_fn in GEOMETRIC else _Repainted
-        operation.aug_fn = follow(operation.aug_fn)
-    carried: Callable[[PointedImage], PointedImage] = drawn
-    return carried
+        if operation.aug_fn is timm_policies.posterize:
+            operation.aug_fn = posterized
+        if kind != "augmix":
+            operation.aug_fn = carried(operation.aug_fn)
+    return _Blended(drawn) if kind == "augmix" else _Carried(drawn)
+
+
+def carried(operation: Callable[..., Any]) -> Callable[..., PointedImage]:
+    """An operation of timm's on images as one on images with points."""
+    return _Moved(operation) if operation in GEOMETRIC else _Repainted(operation)
+
+
+def posterized(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """`bits` of 8 kept in each channel; black without any, which timm may ask for and Pillow may refuse."""
+    if bits < 1:
+        return Image.new(image.mode, image.size)
+    return image if bits >= 8 else ImageOps.posterize(image, bits)
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """AutoAugment and RandAugment hand whatever they are given from operation to operation."""
+
+    policy: Callable[[Any], Any]
+
+    def __call__(self, pointed: PointedImage) -> PointedImage:
+        done: PointedImage = self.policy(pointed)
+        return done
 
 
 @dataclass(frozen=True)
