@@ -110,7 +110,7 @@ def draw_training(path: Path, rows: Sequence[Row], *, title: str, subtitle: str 
             axes = axes_in_inches(figure, _LEFT, bottom, _WIDTH, height)
             _draw_panel(axes, panel, epochs)
             if index == 0:
-                write_titles(axes, title, subtitle, above=0.42)
+                write_titles(axes, _literal(title), _literal(subtitle), above=0.42)
             if index == len(panels) - 1:
                 axes.set_xlabel("epoch")
             else:
@@ -163,7 +163,7 @@ def draw_class_bars(path: Path, values: Floats, names: Sequence[str], *, title: 
         axes.grid(visible=True, axis="x")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        write_titles(axes, title, subtitle, above=0.28)
+        write_titles(axes, _literal(title), _literal(subtitle), above=0.28)
         return save(figure, path)
 
 
@@ -199,7 +199,7 @@ def draw_confusion(path: Path, confusion: Ints, names: Sequence[str], *, title: 
         axes.set_yticks(middle, shown, fontsize=size)
         axes.set_xlabel("answer")
         axes.set_ylabel("class")
-        write_titles(axes, title, f"{subtitle} · % of the row" if subtitle else "% of the row")
+        write_titles(axes, _literal(title), _literal(f"{subtitle} · % of the row" if subtitle else "% of the row"))
         return save(figure, path)
 
 
@@ -278,4 +278,9 @@ def _most_involved(confusion: Ints, count: int) -> list[int]:
 
 
 def _short(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+    return _literal(name if len(name) <= most else name[: most - 1] + "…")
+
+
+def _literal(text: str) -> str:
+    """`text` as it is: matplotlib would read what stands between two dollars as a formula."""
+    return text.replace("$", r"\$")

@@ -199,7 +199,7 @@ def evaluation_sections(
     images: ImageSource | None = None,
 ) -> list[page.Section]:
     """The sections of a page on an evaluation; their pictures are drawn into `plots`."""
-    sections = []
+    sections, class_names = [], [_utf8(name) for name in class_names]
     single = isinstance(evaluation, Evaluation)
     if np.isfinite(evaluation.per_class).any():
         title = "Accuracy of each class" if single else "Average precision of each class"
@@ -232,14 +232,14 @@ def evaluation_sections(
 
 def write_mistakes(path: Path, evaluation: Evaluation, class_names: Sequence[str], images: ImageSource) -> bool:
     """A contact sheet of the surest mistakes; nothing is written, and False returned, where there is none."""
-    tiles = []
+    tiles, class_names = [], [_utf8(name) for name in class_names]
     for at in most_confident_mistakes(evaluation, MISTAKES):
         try:
             image = images.read(int(evaluation.indices[at]))
         except BrokenImage:  # it could be read a moment ago
             continue
         answer, target = class_names[evaluation.predictions[at]], class_names[evaluation.targets[at]]
-        caption = f"{_utf8(answer)} {100 * evaluation.confidences[at]:.0f} %\nis {_utf8(target)}"
+        caption = f"{answer} {100 * evaluation.confidences[at]:.0f} %\nis {target}"
         tiles.append(Tile(image, caption, frame=PALETTE[5]))
     if tiles:
         write_contact_sheet(path, tiles, cell=128)
