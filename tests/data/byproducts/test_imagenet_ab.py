@@ -75,7 +75,7 @@ def test_the_tools_records_give_what_the_xml_gives(tmp_path: Path, read: Read, h
     ]
     tool = read(write_list(tmp_path / "records.json", records))
     wrapped = read(write_list(tmp_path / "page.json", {"annotations": records}))
-    assert tool.form == wrapped.form == "tool"
+    assert tool.form == wrapped.form == "tool-json"
     assert points_of(read(tmp_path / "ab"), heard) == points_of(tool, heard) == points_of(wrapped, heard)
     assert tool.skipped == {"annotators who did not select the image": 1, "records without an imageID": 2}
 

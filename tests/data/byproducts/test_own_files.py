@@ -149,6 +149,21 @@ def test_pixels_are_divided_by_the_size_of_their_image(tmp_path: Path, read: Rea
         points_of(read(path, units="px"), heard)
 
 
+def test_rows_of_another_split_are_not_taken_for_its_namesakes(tmp_path: Path, read: Read, heard: Heard) -> None:
+    path = write_csv(
+        tmp_path, "file,x,y", "data/train/cat/1.jpg,0,0", "data/val/cat/1.jpg,1,1", "data/val/cat/2.jpg,1,0"
+    )
+    assert points_of(read(path), heard) == [[0.0, 0.0], None, None]
+    assert "2 of 3 images of the byproducts are of another split" in heard.text
+    assert points_of(read(path), heard, split="val") == [[1.0, 1.0], [1.0, 0.0], None]
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path: Path, read: Read, heard: Heard) -> None:
+    byproducts = read(write_csv(tmp_path, "file,x,y", "train/val/1.jpg,0,0"))
+    targets = match_byproducts(byproducts, ["val/1.jpg"], CLASSES, multi_label=False, console=heard.console)
+    assert targets.present.tolist() == [[True]]
+
+
 def test_unknown_images_are_counted_with_examples(tmp_path: Path, read: Read, heard: Heard) -> None:
     lines = [f"fish/{number}.jpg,0,0" for number in range(10, 15)]
     points_of(read(write_csv(tmp_path, "file,x,y", "cat/1.jpg,0,0", *lines)), heard)

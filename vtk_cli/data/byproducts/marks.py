@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Form = Literal["imagenet-ab", "tool", "coco-ab", "csv", "json", "coco-boxes"]
+Form = Literal["imagenet-ab", "tool-json", "coco-ab", "csv", "json", "coco-boxes"]
 Point = Literal["last", "first", "mean", "trace-end", "final", "add"]
 Units = Literal["fraction", "px"]
 Source = Literal["clicks", "boxes"]

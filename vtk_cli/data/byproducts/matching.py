@@ -11,7 +11,7 @@ import torch
 
 from vtk_cli.console import Console
 from vtk_cli.data.byproducts.marks import CROWDS, NOT_SELECTED, OWN_LABEL, Byproducts, Floats, Ints, Marks
-from vtk_cli.data.byproducts.names import UNMATCHED, Matched, match_names, match_numbers
+from vtk_cli.data.byproducts.names import UNMATCHED, Matched, Split, match_names, match_numbers, of_other_split
 from vtk_cli.data.byproducts.targets import PointTargets
 from vtk_cli.errors import UserError
 
@@ -71,6 +71,7 @@ def match_byproducts(
     sizes: Callable[[int], tuple[int, int]] | None = None,
     labels: Sequence[int] | None = None,
     image_ids: Sequence[int] | None = None,
+    split: Split = "train",
     console: Console,
 ) -> PointTargets:
     """The points of each sample.
@@ -85,13 +86,14 @@ def match_byproducts(
         sizes: width and height of a sample's upright image; needed for points in pixels.
         labels: single-label data: the samples' labels, so that marks of another class are left out.
         image_ids: COCO data: the samples' image ids, to find the items of COCO-AB by; without them by file name.
+        split: which the samples are; names whose leading folders say another are of other images.
         console: for warnings, a note on the coverage and the progress of reading sizes.
 
     Raises:
         UserError: no sample has a name that the byproducts have, no point is left, points look like pixels, or points
             of a hand-written file lie outside their image.
     """
-    matched = _match(byproducts, source_names, image_ids, console)
+    matched = _match(byproducts, source_names, image_ids, split, console)
     per_sample = len(class_names) if multi_label else 1
     data = _Data(
         matched.samples,
@@ -122,27 +124,34 @@ def match_byproducts(
 
 
 def _match(
-    byproducts: Byproducts, source_names: Sequence[str], image_ids: Sequence[int] | None, console: Console
+    byproducts: Byproducts, source_names: Sequence[str], image_ids: Sequence[int] | None, split: Split, console: Console
 ) -> Matched:
+    names, count = byproducts.images, len(byproducts.images)
     if byproducts.form == "coco-ab":
-        matched = match_numbers(byproducts.images, source_names, image_ids)
+        matched = match_numbers(names, source_names, image_ids)
     else:
-        matched = match_names(byproducts.images, source_names)
-    count = len(byproducts.images)
-    for names, why in ((matched.unknown, "are not in the data"), (matched.ambiguous, "could be several of the data's")):
-        if names and len(names) < count:
-            console.warn(
-                f"{FLAG}: {len(names)} of {count} images of the byproducts {why}, e.g. {_some(names)}; skipped"
-            )
+        matched = match_names(names, source_names)
+    elsewhere = [index for index, name in enumerate(names) if of_other_split(name, split)]
+    matched.samples[elsewhere] = UNMATCHED
     if not (matched.samples != UNMATCHED).any():
         ours = f"{len(source_names)} images, e.g. {_some(source_names)}" if len(source_names) else "no images"
-        theirs = f"{count}, e.g. {_some(byproducts.images)}" if count else "none"
+        theirs = f"{count}, e.g. {_some(names)}" if count else "none"
         why = "could be several images each" if matched.ambiguous else "none is the same image"
         raise UserError(
             f"the data has {ours}, the byproducts {theirs}: {why}",
             f"{FLAG} {byproducts.path}",
             "name the files relative to the split's folder",
         )
+    left_out = {
+        "are not in the data": matched.unknown,
+        "could be several of the data's": matched.ambiguous,
+        "are of another split": [names[index] for index in elsewhere],
+    }
+    for why, which in left_out.items():
+        if which:
+            console.warn(
+                f"{FLAG}: {len(which)} of {count} images of the byproducts {why}, e.g. {_some(which)}; skipped"
+            )
     return matched
 
 

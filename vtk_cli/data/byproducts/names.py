@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,11 @@ import numpy.typing as npt
 _NUMBER_AT_END = re.compile(r"(\d+)$")
 _AMBIGUOUS = -2
 UNMATCHED = -1
+Split = Literal["train", "val"]
+_OTHER_SPLITS: Mapping[Split, frozenset[str]] = {
+    "train": frozenset({"val", "valid", "validation", "test"}),
+    "val": frozenset({"train", "training"}),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +33,14 @@ class Matched:
     samples: npt.NDArray[np.int64]
     unknown: tuple[str, ...]
     ambiguous: tuple[str, ...]
+
+
+def of_other_split(name: str, split: Split) -> bool:
+    """Whether a name's leading folders, those above the last two parts, say that it is of another split.
+
+    The last two are passed over: a class may be called train.
+    """
+    return bool(_OTHER_SPLITS[split] & {part.lower() for part in _path(name).split("/")[:-2]})
 
 
 def match_names(names: Sequence[str], source_names: Sequence[str]) -> Matched:

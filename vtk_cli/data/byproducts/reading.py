@@ -35,17 +35,17 @@ from vtk_cli.data.walking import walk_files
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path, cache_folder, content_key, lock
 
-FORMS: tuple[Form, ...] = ("imagenet-ab", "tool", "coco-ab", "csv", "json", "coco-boxes")
+FORMS: tuple[Form, ...] = ("imagenet-ab", "tool-json", "coco-ab", "csv", "json", "coco-boxes")
 READER_VERSION = 1
 """Part of the cache's key: raised when a reader changes what it reads."""
 FLAG = "--byproducts"
 FORM_FLAG = "--ab-format"
-KEPT_FORMS: tuple[Form, ...] = ("imagenet-ab", "tool", "coco-ab")
+KEPT_FORMS: tuple[Form, ...] = ("imagenet-ab", "tool-json", "coco-ab")
 """What may take long to read."""
 
 _POINTS_OF: dict[Form, tuple[Point, ...]] = {
     "imagenet-ab": ("last", "final", "first", "mean", "trace-end"),
-    "tool": ("last", "final", "first", "mean", "trace-end"),
+    "tool-json": ("last", "final", "first", "mean", "trace-end"),
     "coco-ab": ("last", "final", "add"),
     "csv": ("last", "final", "first", "mean"),
     "json": ("last", "final", "first", "mean"),
@@ -151,7 +151,7 @@ def _form_of_file(path: Path) -> Form:
         known: tuple[tuple[str, Form], ...] = (
             ("images", "coco-boxes"),
             ("actionHistories", "coco-ab"),
-            ("imageID", "tool"),
+            ("imageID", "tool-json"),
             ("points", "json"),
         )
         for key, form in known:
@@ -215,7 +215,7 @@ def _read_json(collected: Collected, path: Path) -> None:
 
 
 _READERS: dict[Form, Callable[[Collected, Path], None]] = {
-    "tool": _read_tool,
+    "tool-json": _read_tool,
     "coco-ab": _read_coco,
     "csv": _read_csv,
     "json": _read_json,
