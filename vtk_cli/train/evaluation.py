@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
 from vtk_cli.console import Console
+from vtk_cli.data.augmentation import Interpolation, Transform, eval_transform
+from vtk_cli.data.augmented import ABSENT
 from vtk_cli.data.byproducts.targets import PointTargets
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.data.images import BROKEN_SHARE, NAMED, BrokenImage
@@ -24,12 +26,20 @@ from vtk_cli.engine.distributed import World
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import UserError
 from vtk_cli.models.zoo import PixelConfig
-from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation, PointAnswers, merged
+from vtk_cli.train.accuracy import Evaluation, Floats, MultiLabelEvaluation, PointAnswers, merged
 
-__all__ = ["Evaluation", "EvaluationBatches", "MultiLabelEvaluation", "centre_crop_boxes", "evaluate", "normalised"]
+__all__ = [
+    "Evaluation",
+    "EvaluationBatches",
+    "MultiLabelEvaluation",
+    "evaluate",
+    "evaluation_transform",
+    "normalised",
+]
 
-Transform = Callable[[PointedImage], PointedImage]
 _TOP = 5
+_PROBE = 64.0
+"""Two points so small a part of the shorter side off the centre of an image: no centre crop leaves them out."""
 
 
 class EvaluationBatches:
@@ -40,12 +50,11 @@ class EvaluationBatches:
 
     Args:
         source: the images and their labels.
-        transform: `eval_transform(...)`, a centre crop.
+        transform: `eval_transform(...)`, a centre crop: it may scale and shift each axis, no more.
         batch_size: samples of this process in a batch.
         workers: worker processes; with 0 samples are read in this one.
         console: hears of broken files.
         points: the clicks of the set, where it has any.
-        crop_pct: of `transform`; used to carry the boxes of `points` into the crop.
         world: this process among the others; None for a single one.
         pin_memory: copy batches to page-locked memory, from where they reach a GPU faster.
     """
@@ -59,14 +68,13 @@ class EvaluationBatches:
         workers: int,
         console: Console,
         points: PointTargets | None = None,
-        crop_pct: float = 1.0,
         world: World | None = None,
         pin_memory: bool = False,
     ) -> None:
         self.source, self.points, self._console = source, points, console
         rank, size = (world.rank, world.size) if world is not None else (0, 1)
         self._share = range(rank, len(source), size)
-        self._samples = _Samples(source, transform, points, crop_pct)
+        self._samples = _Samples(source, transform, points)
         self._options: dict[str, Any] = {
             "batch_size": batch_size,
             "sampler": self._share,
@@ -155,35 +163,16 @@ def evaluate(
     return _evaluation(merged([part.samples for part in parts]), parts[0].classes)
 
 
+def evaluation_transform(pixels: PixelConfig) -> Transform:
+    """The centre crop that belongs to a network's weights."""
+    return eval_transform(pixels.input_size, pixels.crop_pct, cast("Interpolation", pixels.interpolation))
+
+
 def normalised(images: Tensor, pixels: PixelConfig) -> Tensor:
     """(B, 3, S, S) uint8 as the network expects it: float32, mean and standard deviation taken out."""
     mean = torch.tensor(pixels.mean, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(pixels.std, device=images.device).view(1, -1, 1, 1)
     return (images.float() / 255.0 - mean) / std
-
-
-def centre_crop_boxes(boxes: Tensor, width: int, height: int, size: int, crop_pct: float) -> Tensor:
-    """Carry boxes into the centre crop of an evaluation.
-
-    The shorter side is scaled to floor(size / crop_pct), the longer one in proportion, and the middle `size` pixels
-    square are kept, as `timm.data.transforms_factory.transforms_imagenet_eval` does.
-
-    Args:
-        boxes: (..., 4) left, top, right, bottom as fractions of the image.
-        width, height: of the image in pixels.
-        size: side of the crop.
-        crop_pct: in (0, 1].
-
-    Returns:
-        (..., 4) as fractions of the crop; beyond [0, 1] where the crop cuts a box.
-    """
-    scaled = math.floor(size / crop_pct)
-    short, long = min(width, height), max(width, height)
-    longer = int(scaled * long / short)
-    across, up = (longer, scaled) if width >= height else (scaled, longer)
-    left, top = round((across - size) / 2.0), round((up - size) / 2.0)
-    extent = boxes.new_tensor([across, up, across, up])
-    return (boxes * extent - boxes.new_tensor([left, top, left, top])) / size
 
 
 @dataclass(frozen=True)
@@ -193,7 +182,6 @@ class _Samples(Dataset[Any]):
     source: ImageSource
     transform: Transform
     points: PointTargets | None
-    crop_pct: float
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         try:
@@ -203,20 +191,31 @@ class _Samples(Dataset[Any]):
         target = self.source.targets[index]
         if self.points is None:
             return index, pil_to_tensor(self.transform(without_points(image)).image), target
-        size = torch.tensor(image.size, dtype=torch.float64)
-        points, present = (self.points.points[index].double() * size).numpy(), self.points.present[index].numpy()
+        size = np.array(image.size, np.float64)
+        probes = size / 2.0 + np.array([[-1.0], [1.0]]) * size.min() / _PROBE
+        points = np.concatenate([self.points.points[index].numpy() * size, probes])
+        present = np.concatenate([self.points.present[index].numpy(), [True, True]])
         cropped = self.transform(PointedImage(image, points, present))
-        side = torch.tensor(cropped.image.size, dtype=torch.float64)
-        fractions = torch.where(
-            torch.from_numpy(cropped.present)[:, None], torch.from_numpy(cropped.points) / side, 0.5
-        ).float()
-        sample = (index, pil_to_tensor(cropped.image), target, fractions, torch.from_numpy(cropped.present))
+        fractions = cropped.points / cropped.image.size
+        kept = torch.from_numpy(cropped.present[:-2].copy())
+        shown = torch.where(kept[:, None], torch.from_numpy(fractions[:-2]).float(), ABSENT)
+        sample = (index, pil_to_tensor(cropped.image), target, shown, kept)
         if self.points.boxes is None:
             return sample
-        boxes = self.points.boxes[index]
-        moved = centre_crop_boxes(boxes, *image.size, cropped.image.width, self.crop_pct)
-        is_there = (boxes[:, 2:] > boxes[:, :2]).all(dim=1, keepdim=True)
-        return *sample, torch.where(is_there, moved, 0.0)
+        return *sample, _carried(self.points.boxes[index], probes / size, fractions[-2:])
+
+
+def _carried(boxes: Tensor, before: Floats, after: Floats) -> Tensor:
+    """Boxes (P, 4) as fractions of an image, as fractions of its crop; those that are all 0 stay so.
+
+    The crop scales and shifts each axis; two points (2, 2) and where they went tell how. Unlike points, boxes may reach
+    beyond the crop.
+    """
+    scale = (after[1] - after[0]) / (before[1] - before[0])
+    shift = after[0] - scale * before[0]
+    moved = boxes.double() * torch.from_numpy(np.tile(scale, 2)) + torch.from_numpy(np.tile(shift, 2))
+    is_there = (boxes[:, 2:] > boxes[:, :2]).all(dim=1, keepdim=True)
+    return torch.where(is_there, moved, 0.0).float()
 
 
 def _collate(samples: list[tuple[Any, ...]]) -> tuple[tuple[Tensor, ...], list[tuple[int, str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from vtk_cli.console import Console
+from vtk_cli.data.augmentation import Transform
 from vtk_cli.data.image_layouts import EXTENSIONS, unlabelled_images
 from vtk_cli.data.images import NAMED, BrokenImage, decode_image
-from vtk_cli.data.pointed import PointedImage, without_points
+from vtk_cli.data.pointed import without_points
 from vtk_cli.engine.devices import Precision, autocast
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import write_json, write_text
@@ -92,7 +93,7 @@ def predict(
     network: nn.Module,
     paths: Sequence[Path],
     *,
-    transform: Callable[[PointedImage], PointedImage],
+    transform: Transform,
     pixels: PixelConfig,
     class_names: Sequence[str],
     multi_label: bool = False,
@@ -196,7 +197,7 @@ def write_sheet(path: Path, rows: Sequence[Prediction]) -> None:
     write_contact_sheet(path, tiles, title=title)
 
 
-def _read(file: Path, transform: Callable[[PointedImage], PointedImage]) -> Tensor | str:
+def _read(file: Path, transform: Transform) -> Tensor | str:
     """The image as (3, S, S) uint8, or why it cannot be read."""
     try:
         image: Tensor = pil_to_tensor(transform(without_points(decode_image(file))).image)
