@@ -200,7 +200,7 @@ def _in_fractions(
     marks, values = placed.marks, placed.marks.values
     if byproducts.units == "px":
         values = values / _sizes(placed.slot // per_sample, sizes, console)
-    far = ((values < -SLACK) | (values > 1.0 + SLACK)).any(axis=1)
+    far: npt.NDArray[np.bool_] = ((values < -SLACK) | (values > 1.0 + SLACK)).any(axis=1)
     near = ((values < 0.0) | (values > 1.0)).any(axis=1) & ~far
     if far.any():
         _refuse(byproducts, marks, np.flatnonzero(far), console)
