@@ -115,8 +115,8 @@ class ReconfiguredAttention(nn.Module):
 
     def _bias(self, size: tuple[int, int]) -> Tensor:
         """(heads, cells, cells) of windows of `size`."""
-        index = relative_index(size, self.window).to(self.relative_position_bias_table.device)
-        return self.relative_position_bias_table[index].permute(2, 0, 1)
+        table = self.relative_position_bias_table
+        return table[relative_index(size, self.window, table.device)].permute(2, 0, 1)
 
     def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, N, parts * C) as `parts` tensors (B, heads, N, C / heads)."""

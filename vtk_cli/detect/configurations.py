@@ -162,7 +162,9 @@ def detector_config(name: str, classes: int, **changes: Any) -> DetectorConfig:
         UserError: there is no such detector.
     """
     if name not in DETECTORS:
-        raise UserError(f"unknown detector {name!r}", fix=nearest(name, DETECTORS) or f"there are {', '.join(DETECTORS)}")
+        raise UserError(
+            f"unknown detector {name!r}", fix=nearest(name, DETECTORS) or f"there are {', '.join(DETECTORS)}"
+        )
     family, _, size = name.rpartition("-")
     of_size = _MICRO if size == "micro" else {}
     of_family = _PLUS_MICRO if size == "micro" and family == "vidt-plus" else _FAMILIES[family]

@@ -73,17 +73,19 @@ def maps_of(windows: Tensor, window: tuple[int, int], size: tuple[int, int]) -> 
     return windows.reshape(B, H // h, W // w, h, w, C).transpose(2, 3).reshape(B, H, W, C)
 
 
-def relative_index(window: tuple[int, int], side: int) -> Tensor:
+def relative_index(window: tuple[int, int], side: int, device: torch.device | str = "cpu") -> Tensor:
     """Where the bias of a pair of cells stands in a table made for windows of `side` x `side`.
 
     Args:
         window: height and width of a window, at most `side`.
         side: w; the table has (2w - 1)^2 rows, and the pair at distance (dy, dx) row (dy + w - 1)(2w - 1) + dx + w - 1.
+        device: where the index is made.
 
     Returns:
         (h * w, h * w) int64: of queries (rows) and keys (columns).
     """
-    rows, columns = torch.meshgrid(torch.arange(window[0]), torch.arange(window[1]), indexing="ij")
+    sides = (torch.arange(length, device=device) for length in window)
+    rows, columns = torch.meshgrid(*sides, indexing="ij")
     y, x = rows.flatten(), columns.flatten()
     dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
     return (dy + side - 1) * (2 * side - 1) + dx + side - 1

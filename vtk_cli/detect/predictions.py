@@ -106,8 +106,8 @@ class Outputs:
             the final one alone.
         token_logits: for each of the decoder's levels, in its order, (B, C, H_l, W_l) class logits of its cells, with
             channel 0 "any object" and class k in channel k + `DetectorConfig.token_offset`; None without the token
-            head, and always outside training.
-        distil: the tokens to distil; None unless asked for.
+            head, and where nothing is to be learned.
+        distil: the tokens to distil; None without a neck, and where nothing is to be learned.
     """
 
     levels: tuple[LevelOutput, ...]
