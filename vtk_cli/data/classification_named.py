@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -116,7 +116,7 @@ def _digits(split: DigitsSplit) -> ImageSource:
 
 def _source(name: str, split: str, console: Console) -> ImageSource:
     dataset = _created(name, split)
-    targets = torch.as_tensor(list(_targets(dataset, f"{name} ({split})", console)))
+    targets = torch.as_tensor(_targets(dataset, f"{name} ({split})", console))
     if targets.ndim != 1 or targets.is_floating_point() or not len(targets) or int(targets.min()) < 0:
         raise UserError(f"the {split} split of {name} has no class label for each image")
     class_names = _class_names(dataset, int(targets.max()) + 1)
@@ -148,25 +148,30 @@ def _created(name: str, split: str) -> _Indexed:
     return found
 
 
-def _targets(dataset: Any, name: str, console: Console) -> Iterable[int]:
+def _targets(dataset: Any, name: str, console: Console) -> list[int]:
     """The label of every sample, without decoding the images where the dataset can tell."""
     for attribute in ("targets", "_labels", "labels"):
         listed = getattr(dataset, attribute, None)
         if listed is not None and len(listed) == len(dataset):
             return torch.as_tensor(listed).tolist()
     labels: list[int] = []
-    reader = getattr(dataset, "reader", None)
-    without_images = getattr(reader, "iter_targets", None)
-    found = without_images() if without_images is not None else (sample[1] for sample in _in_order(dataset))
     with console.progress(f"reading the labels of {name}", len(dataset)) as progress:
-        for label in found:
+        for label in _one_by_one(dataset):
             labels.append(int(label))
             progress.advance()
     return labels
 
 
-def _in_order(dataset: _Indexed) -> Iterable[Any]:
-    return (dataset[index] for index in range(len(dataset)))
+def _one_by_one(dataset: Any) -> Iterator[Any]:
+    if not isinstance(dataset, ImageDataset):
+        yield from (dataset[index][1] for index in range(len(dataset)))
+    elif hasattr(dataset.reader, "iter_targets"):
+        yield from dataset.reader.iter_targets()
+    else:
+        for index in range(len(dataset)):
+            stream, label, *_ = dataset.reader[index]
+            stream.close()
+            yield label
 
 
 def _class_names(dataset: Any, at_least: int) -> tuple[str, ...]:
