@@ -229,3 +229,61 @@ def test_a_collate_function_makes_the_rest_of_the_batch() -> None:
     indices, samples, count = next(batches.epoch(0, 0))
     assert torch.stack(samples).equal(indices)
     assert count == 4
+
+
+@given(samples=st.integers(1, 700), repeats=st.integers(2, 4), epoch=st.integers(0, 2))
+def test_with_repeats_an_epoch_ends_where_it_would_without_at_whole_256(samples: int, repeats: int, epoch: int) -> None:
+    keys = torch.cat(list(EpochOrder(samples, 32, seed=0, repeats=repeats).keys(epoch))).tolist()
+    length = samples if samples < 256 else samples // 256 * 256
+    assert len(keys) == length
+    assert [repeat for _, repeat in keys] == [position % repeats for position in range(length)]
+    drawn = [index for index, _ in keys]
+    assert all(drawn[position] == drawn[position - position % repeats] for position in range(length))
+    assert len(set(drawn)) == -(-length // repeats)
+
+
+def test_repeats_are_those_of_timms_sampler() -> None:
+    """The same samples in the same order, once both take the same permutation."""
+    from timm.data.distributed_sampler import RepeatAugSampler
+
+    for samples in (300, 255, 1000):
+        sampler = RepeatAugSampler(range(samples), num_replicas=1, rank=0, shuffle=False, num_repeats=3)
+        order = EpochOrder(samples, 50, seed=4, repeats=3)
+        permutation = torch.cat(list(EpochOrder(samples, 50, seed=4).indices(2)))
+        assert torch.cat(list(order.indices(2))).tolist() == permutation[list(sampler)].tolist()
+
+
+def test_from_a_position_an_epoch_with_repeats_goes_on_as_it_would_have() -> None:
+    order = EpochOrder(300, 7, seed=3, repeats=3)
+    whole = [keys.tolist() for keys in order.keys(1)]
+    assert len(whole) == order.steps
+    assert [keys.tolist() for keys in order.keys(1, 20)] == whole[20:]
+
+
+def test_processes_share_batches_with_repeats() -> None:
+    one = [keys.tolist() for keys in EpochOrder(300, 8, 5, repeats=3).keys(2)]
+    two = [[keys.tolist() for keys in EpochOrder(300, 8, 5, world(rank, 2), 3).keys(2)] for rank in range(2)]
+    assert [left + right for left, right in zip(*two, strict=True)] == one
+
+
+def test_fewer_than_one_repeat_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="--repeats"):
+        EpochOrder(10, 2, seed=0, repeats=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_repeats_of_a_sample_are_augmented_apart_and_each_as_before(workers: int, alone: list[Any]) -> None:
+    batches = LoaderBatches(Noisy(), 4, seed=9, workers=workers, repeats=3)
+    made: dict[int, list[Any]] = {}
+    for batch in batches.epoch(0, 0):
+        indices, points, _, same = flat(batch)
+        assert indices == same
+        for index, point in zip(indices, points, strict=True):
+            made.setdefault(index, []).append(point)
+    batches.close()
+    assert [len(points) for points in made.values()] == [3] * 7
+    assert len({tuple(point) for points in made.values() for point in points}) == 21
+    once = {
+        i: point for indices, points, *_ in alone[: len(alone) // 2] for i, point in zip(indices, points, strict=True)
+    }
+    assert all(points[0] == once[index] for index, points in made.items())

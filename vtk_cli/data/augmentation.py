@@ -27,7 +27,7 @@ from vtk_cli.data.augmentation_policy import augmentation_policy
 from vtk_cli.data.pointed import PointedImage, Points
 
 Crop = Literal["random-resized", "shift", "simple"]
-Interpolation = Literal["bicubic", "bilinear", "random"]
+Interpolation = Literal["bicubic", "bilinear", "nearest", "random"]
 Transform = Callable[[PointedImage], PointedImage]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -35,7 +35,11 @@ SIMPLE_PADDING = 4
 """How many pixels the simple random crop may run over the border (arXiv 2204.07118, Section 3.2)."""
 LONGEST = 16
 """An image longer than so many times its width is first cut to its middle: resized, it would not fit into memory."""
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 
 @dataclass(frozen=True)

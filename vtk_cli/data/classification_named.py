@@ -20,7 +20,7 @@ from vtk_cli.data.classification_source import ImageSource, Splits
 from vtk_cli.data.digits import DigitsSplit, load_digits_split
 from vtk_cli.data.images import DECODE_ERRORS, BrokenImage, upright_rgb
 from vtk_cli.errors import UserError
-from vtk_cli.files import cache_folder, make_folder
+from vtk_cli.files import cache_folder, lock
 
 PREFIXES = ("torch", "hfds", "hfids", "wds", "tfds")
 """What the names that timm knows begin with."""
@@ -126,11 +126,11 @@ def _source(name: str, split: str, console: Console) -> ImageSource:
 
 def _created(name: str, split: str) -> _Indexed:
     root = cache_folder() / "datasets"
-    make_folder(root)
     download = {"download": True} if name.lower().startswith("torch/") else {}
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):  # stdout is for results
+        # One process downloads, the others wait; and stdout is for results.
+        with lock(root / "datasets.lock"), contextlib.redirect_stdout(said):
             dataset: Any = create_dataset(name, root=str(root), split=split, **download)
     except ImportError as error:
         raise UserError(f"{name} needs the package {error.name}", fix=f"pip install {error.name}") from error
