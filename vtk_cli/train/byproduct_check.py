@@ -31,8 +31,9 @@ CELL = 192
 """Pixels a side that a picture of the sheet takes."""
 SAMPLES, CROPS = 12, 3
 """How many samples the sheet shows, and how many augmentations of each."""
-POINT_CELLS = 32
-"""The map of the points has so many cells a side."""
+POINT_CELLS = (8, 32)
+"""The map of the points has at least and at most so many cells a side: few points are noise in many cells."""
+_POINTS_A_CELL = 4
 MOST_CLASSES = 20
 """Of more classes the table shows those with the fewest points, and those with the most."""
 _RING, _STROKE = 7, 2  # pixels: a point's radius on the sheet, and its line
@@ -185,7 +186,8 @@ def draw_positions(path: Path, points: Counts, trace: npt.NDArray[np.int64] | No
         points: (R, 2), fractions of the image.
         trace: (H, W) counts of the mouse, or None.
     """
-    counted, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=POINT_CELLS, range=((0.0, 1.0), (0.0, 1.0)))
+    cells = int(np.clip((len(points) / _POINTS_A_CELL) ** 0.5, *POINT_CELLS))
+    counted, _, _ = np.histogram2d(points[:, 1], points[:, 0], bins=cells, range=((0.0, 1.0), (0.0, 1.0)))
     maps = [(f"points ({len(points):,})", counted)]
     if trace is not None and trace.sum():
         maps.append((f"mouse ({int(trace.sum()):,} records)", trace.astype(np.float64)))
@@ -254,11 +256,11 @@ def drawn(
         boxes: (P, 4), fractions; those without an area are not drawn.
         names: of the P classes, or empty.
     """
-    # As contact_sheet scales a picture, so that it leaves this one as it is.
     longer = max(image.size)
-    factor = CELL // longer if longer <= CELL else CELL / longer
+    small = 2 * longer <= CELL  # its pixels stay square
+    factor = CELL // longer if small else CELL / longer
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    scaled = image.resize(size, Image.Resampling.NEAREST if longer <= CELL else Image.Resampling.LANCZOS)
+    scaled = image.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
     draw, across = ImageDraw.Draw(scaled), np.array(size)
     for index in torch.nonzero(present)[:, 0].tolist():
         colour = PALETTE[index % len(PALETTE)] if names else PALETTE[5]

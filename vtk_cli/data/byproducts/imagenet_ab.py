@@ -22,7 +22,7 @@ from vtk_cli.errors import UserError, VtkError
 
 LARGEST_FILE = 1 << 24
 """Bytes; an XML file of the dataset has a few thousand."""
-ENOUGH_FOR_PROCESSES = 20_000
+ENOUGH_FOR_PROCESSES = 50_000
 """With fewer files than this, starting processes takes longer than reading them."""
 _CHUNK = 1000
 

@@ -200,14 +200,18 @@ def _in_fractions(
     marks, values = placed.marks, placed.marks.values
     if byproducts.units == "px":
         values = values / _sizes(placed.slot // per_sample, sizes, console)
-    far: npt.NDArray[np.bool_] = ((values < -SLACK) | (values > 1.0 + SLACK)).any(axis=1)
-    near = ((values < 0.0) | (values > 1.0)).any(axis=1) & ~far
+    far = _any_coordinate((values < -SLACK) | (values > 1.0 + SLACK))
+    near = _any_coordinate((values < 0.0) | (values > 1.0)) & ~far
     if far.any():
         _refuse(byproducts, marks, np.flatnonzero(far), console)
     if near.any():
         console.warn(f"{FLAG}: {int(near.sum())} points lie up to {SLACK} outside their image; moved to its edge")
     kept = Marks(marks.image, marks.label, marks.block, marks.line, np.clip(values, 0.0, 1.0))
     return _Placed(kept[~far], placed.slot[~far])
+
+
+def _any_coordinate(found: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    return found[:, 0] | found[:, 1]
 
 
 def _refuse(byproducts: Byproducts, marks: Marks, far: Ints, console: Console) -> None:

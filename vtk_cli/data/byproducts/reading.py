@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ from vtk_cli.files import atomic_path, cache_folder, content_key, lock
 FORMS: tuple[Form, ...] = ("imagenet-ab", "tool-json", "coco-ab", "csv", "json", "coco-boxes")
 READER_VERSION = 1
 """Part of the cache's key: raised when a reader changes what it reads."""
+_STAMPED = 1000  # files whose status is asked for in one go
 FLAG = "--byproducts"
 FORM_FLAG = "--ab-format"
 KEPT_FORMS: tuple[Form, ...] = ("imagenet-ab", "tool-json", "coco-ab")
@@ -174,17 +176,23 @@ def _read_or_recall(found: _Found, console: Console) -> Read:
 
 
 def _key(found: _Found) -> str:
-    def stamp(file: str) -> tuple[int, int]:
-        try:
-            status = (found.root / file).stat()
-        except OSError:  # a dead link, which the reader will name
-            return -1, 0
-        return status.st_size, status.st_mtime_ns
+    root, files = str(found.root), found.files
+
+    def stamps(start: int) -> list[tuple[int, int]]:
+        return [_stamp(f"{root}/{file}") for file in files[start : start + _STAMPED]]
 
     with ThreadPoolExecutor(8) as pool:  # on the file systems of clusters a file's status takes its time
-        stamps = list(pool.map(stamp, found.files))
-    place = str(found.root.resolve())
-    return content_key([READER_VERSION, found.form, place, found.files, stamps])
+        found_stamps = list(pool.map(stamps, range(0, len(files), _STAMPED)))
+    return content_key([READER_VERSION, found.form, str(found.root.resolve()), files, found_stamps])
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Bytes and time of change."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  (a million times: a Path would take longer than the file system)
+    except OSError:  # a dead link, which the reader will name
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _read(found: _Found, console: Console) -> Read:
