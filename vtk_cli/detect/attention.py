@@ -74,7 +74,7 @@ class ReconfiguredAttention(nn.Module):
         if shifted:
             bias = bias + windows.mask[:, None].to(bias.dtype)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None].to(q.dtype))
-        seen = seen.unflatten(1, (n, self.heads)).transpose(2, 3).reshape(B, n, cells, C)
+        seen = seen.reshape(B, n, self.heads, cells, -1).transpose(2, 3).reshape(B, n, cells, C)
         maps = maps_of(seen, windows.size, windows.padded)
         if shifted:
             maps = maps.roll((windows.shift, windows.shift), (1, 2))
@@ -120,7 +120,8 @@ class ReconfiguredAttention(nn.Module):
 
     def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, N, parts * C) as `parts` tensors (B, heads, N, C / heads)."""
-        return projected.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        B, N, _ = projected.shape
+        return projected.reshape(B, N, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _project(self, seen: Tensor) -> Tensor:
         out: Tensor = self.proj(seen.transpose(1, 2).flatten(2))

@@ -8,6 +8,7 @@ so they are computed once for a batch, and once for all by whoever keeps `consta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -245,7 +246,7 @@ class RamSwin(nn.Module):
             self.layers.append(Stage(config, index, rates[before : before + depth], out, dim))
         self._initialise()
         if not merge_last:  # the last block's patches go nowhere, and nothing else uses their biases
-            self.layers[-1].blocks[-1].attn.relative_position_bias_table.requires_grad = False
+            self._stages[-1].blocks[-1].get_parameter("attn.relative_position_bias_table").requires_grad = False
 
     def forward(self, images: Tensor, mask: Tensor, constant: Tensor | None = None) -> BackboneFeatures:
         """Patches and DET tokens of a batch.
@@ -258,7 +259,7 @@ class RamSwin(nn.Module):
         patches: Tensor = self.patch_embed(images)
         tokens = self.det_token if constant is None else constant
         maps = []
-        for index, stage in enumerate(self.layers):
+        for index, stage in enumerate(self._stages):
             done = constant is not None and index < self._first_cross
             view = self._view(mask, patches) if index in self.cross_stages else None
             patches, new = self._through(stage, patches, None if done else tokens, view)
@@ -267,9 +268,9 @@ class RamSwin(nn.Module):
                 maps.append(patches.permute(0, 3, 1, 2))
             if stage.downsample is not None:
                 patches = stage.downsample.patches(patches)
-                if stage is not self.layers[-1] and not done:
+                if stage is not self._stages[-1] and not done:
                     tokens = stage.downsample.tokens(tokens)
-        if self.layers[-1].downsample is not None:
+        if self._stages[-1].downsample is not None:
             maps.append(patches.permute(0, 3, 1, 2))
         return BackboneFeatures(tuple(maps), tokens)
 
@@ -279,12 +280,16 @@ class RamSwin(nn.Module):
         They do not depend on the image. Where no stage has cross-attention these are the final tokens.
         """
         tokens: Tensor = self.det_token
-        for stage in self.layers[: self._first_cross]:
-            for block in stage.blocks:
+        for stage in self._stages[: self._first_cross]:
+            for block in cast("list[Block]", list(stage.blocks)):
                 tokens = block.tokens_alone(tokens, self.det_pos_embed)
-            if stage is not self.layers[-1]:
+            if stage.downsample is not None and stage is not self._stages[-1]:
                 tokens = stage.downsample.tokens(tokens)
         return tokens
+
+    @property
+    def _stages(self) -> list[Stage]:
+        return cast("list[Stage]", list(self.layers))
 
     @property
     def _first_cross(self) -> int:

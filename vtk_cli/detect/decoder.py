@@ -32,7 +32,7 @@ class Memory:
 
     def levels(self, cells: Tensor) -> tuple[Tensor, ...]:
         """(B, S, ...) level by level: (B, H_l * W_l, ...)."""
-        return cells.split([height * width for height, width in self.shapes], dim=1)
+        return torch.split_with_sizes(cells, [height * width for height, width in self.shapes], dim=1)
 
 
 def memory_of(maps: Sequence[Tensor], mask: Tensor) -> Memory:
@@ -100,7 +100,8 @@ class DeformableAttention(nn.Module):
         logits = self.attention_weights(queries).view(B, Q, self.heads, self.levels * self.points)
         ratios = memory.valid_ratios.repeat(1, 1, references.shape[-1] // 2)
         placed = references[:, :, None] * ratios[:, None].to(references.dtype)  # (B, Q, L, 2 or 4)
-        sampled = deformable_attention(values.unflatten(-1, (self.heads, -1)), memory.shapes, placed, offsets, logits)
+        values = values.view(B, -1, self.heads, values.shape[-1] // self.heads)
+        sampled = deformable_attention(values, memory.shapes, placed, offsets, logits)
         out: Tensor = self.output_proj(sampled)
         return out
 
@@ -112,7 +113,7 @@ class DecoderLayer(nn.Module):
     deformable one.
     """
 
-    def __init__(self, dim: int, heads: int, levels: int, points: int, ffn: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, *, levels: int, points: int, ffn: int, dropout: float) -> None:
         super().__init__()
         self.cross_attn = DeformableAttention(dim, heads, levels, points)
         self.norm1 = nn.LayerNorm(dim)

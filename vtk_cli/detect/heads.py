@@ -60,7 +60,7 @@ class Heads(nn.Module):
         sets = config.levels if config.refine else 1
         self.class_embed = _alike(sets, lambda: _classifier(config.dim, config.classes))
         self.bbox_embed = _alike(sets, lambda: _zero_last(BoxMlp(config.dim, 4)))
-        nn.init.constant_(self.bbox_embed[0].layers[-1].bias[2:], FIRST_SIZE)
+        nn.init.constant_(self.bbox_embed.get_parameter("0.layers.2.bias")[2:], FIRST_SIZE)
         self.iou_embed = _alike(sets, lambda: BoxMlp(config.dim, 1)) if config.iou_aware else None
         codes = config.mask_coefficients
         self.vector_embed = _zero_last(BoxMlp(config.dim, codes)) if codes else None
@@ -105,7 +105,7 @@ class TokenHead(nn.Module):
         """Logits (B, C, H_l, W_l) of each level. Cells that are padding or at the very edge are read as 0."""
         logits = wide(self.classify(self.norm(self.project(memory.cells.masked_fill(_unlabelled(memory), 0)))))
         return tuple(
-            cells.transpose(1, 2).unflatten(2, shape)
+            cells.transpose(1, 2).reshape(len(cells), -1, *shape)
             for cells, shape in zip(memory.levels(logits), memory.shapes, strict=True)
         )
 

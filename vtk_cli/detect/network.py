@@ -55,7 +55,12 @@ class ViDT(nn.Module):
             self.reference_points.requires_grad_(requires_grad=False)
         self.decoder = nn.ModuleList(
             DecoderLayer(
-                config.dim, config.decoder_heads, len(widths), config.points, config.ffn, dropout=config.dropout
+                config.dim,
+                config.decoder_heads,
+                levels=len(widths),
+                points=config.points,
+                ffn=config.ffn,
+                dropout=config.dropout,
             )
             for _ in range(config.decoder_layers)
         )
