@@ -6,10 +6,13 @@ from pathlib import Path
 
 from vtk_cli.console import Console
 from vtk_cli.data.audit_coco import audit_coco
+from vtk_cli.data.audit_detection import audit_voc, audit_yolo
 from vtk_cli.data.audit_images import audit_images
 from vtk_cli.data.audit_video import audit_videos, video_parts
 from vtk_cli.data.catalog import ENTRIES, Entry, Kind, folder_of
 from vtk_cli.data.coco_files import find_coco_files
+from vtk_cli.data.detection.voc import find_voc_splits
+from vtk_cli.data.detection.yolo import SUFFIXES, find_yolo_config
 from vtk_cli.data.embedded import open_embedded, wrong_files
 from vtk_cli.data.image_layouts import is_image
 from vtk_cli.data.problems import Audit, Problem
@@ -17,15 +20,21 @@ from vtk_cli.data.video_lists import is_video
 from vtk_cli.data.walking import walk_files
 from vtk_cli.errors import UserError, nearest
 
-AUDITS = {"images": audit_images, "coco": audit_coco, "video": audit_videos}
+AUDITS = {
+    "images": audit_images,
+    "coco": audit_coco,
+    "yolo": audit_yolo,
+    "voc": audit_voc,
+    "video": audit_videos,
+}
 
 
 def audit(target: str, console: Console, kind: Kind | None = None) -> Audit:
     """Check a dataset.
 
     Args:
-        target: the name of an embedded dataset, or the path of an image folder, of a COCO file or folder, or of a
-            video list or folder of videos.
+        target: the name of an embedded dataset, or the path of an image folder, of a COCO file or folder, of a
+            YOLO `data.yaml` or its folder, of a folder of Pascal VOC, or of a video list or folder of videos.
         console: shows the progress.
         kind: how to read it; found from the files when None.
 
@@ -47,11 +56,15 @@ def audit(target: str, console: Console, kind: Kind | None = None) -> Audit:
 
 
 def kind_of(path: Path) -> Kind:
-    """What a path holds: COCO annotations where there are any, else what the first image or video found says."""
+    """What a path holds: annotations of boxes where there are any, else what the first image or video found says."""
     if path.is_file():
-        return "coco" if path.suffix == ".json" else "video"
+        return "yolo" if path.suffix.lower() in SUFFIXES else "coco" if path.suffix == ".json" else "video"
     if find_coco_files(path):
         return "coco"
+    if find_yolo_config(path) is not None:
+        return "yolo"
+    if find_voc_splits(path):
+        return "voc"
     first = next(walk_files(path, "", lambda name: is_image(name) or is_video(name)), None)
     only_lists = first is None and any(part.is_file() for part in video_parts(path))
     return "video" if only_lists or (first is not None and is_video(first.path)) else "images"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from vtk_cli.errors import UserError, nearest
 from vtk_cli.files import cache_folder, content_key
 
-Kind = Literal["images", "coco", "video"]
+Kind = Literal["images", "coco", "yolo", "voc", "video"]
 MANIFEST = "manifest.json"
 
 

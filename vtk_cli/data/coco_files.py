@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtk_cli.data.walking import check_folder, file_size
+from vtk_cli.data.walking import check_folder, file_size, path_within
 from vtk_cli.errors import UserError
 
 ROBOFLOW = "_annotations.coco.json"
@@ -52,8 +52,13 @@ def read_coco_file(path: Path) -> CocoFile:
         raise UserError("the annotations cannot be read", str(path), str(error)) from error
     except json.JSONDecodeError as error:
         raise UserError(f"is not JSON: {error.msg}", f"{path}:{error.lineno}") from error
-    except RecursionError as error:
-        raise UserError("is nested too deeply for COCO annotations", str(path)) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        what = (
+            "is nested too deeply for COCO annotations"
+            if isinstance(error, RecursionError)
+            else f"is not JSON: {error}"
+        )
+        raise UserError(what, str(path)) from error
     for section in SECTIONS:
         if not isinstance(content, dict) or not isinstance(content.get(section), list):
             raise UserError(f"has no list {section!r}", str(path), f"COCO files have {', '.join(SECTIONS)}")
@@ -68,5 +73,10 @@ def _images_folder(path: Path, images: list[Any]) -> Path:
     candidates = [top / split, top / "images" / split, top / "images", path.parent, top]
     folders = [folder for folder in candidates if folder.is_dir()]
     names = [str(image.get("file_name")) for image in images[:20] if isinstance(image, dict)]
-    holding = (folder for folder in folders if any(file_size(folder / name) is not None for name in names))
+    holding = (folder for folder in folders if any(_holds(folder, name) for name in names))
     return next(holding, folders[0])
+
+
+def _holds(folder: Path, name: str) -> bool:
+    path = path_within(folder, name)
+    return path is not None and file_size(path) is not None

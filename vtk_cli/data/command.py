@@ -53,13 +53,13 @@ class CheckOptions(SpeechOptions):
 
     target: str = option(
         ...,
-        "An embedded dataset, an image folder, a COCO file or folder, a list or folder of videos.",
+        "An embedded dataset, an image folder, a dataset of COCO, YOLO or Pascal VOC, a list or folder of videos.",
         positional=True,
         metavar="NAME|PATH",
         complete=_complete_name,
         recorded=False,
     )
-    kind: Literal["images", "coco", "video"] | None = option(
+    kind: Literal["images", "coco", "yolo", "voc", "video"] | None = option(
         None, "How to read PATH [default: as its files suggest].", panel="Data", short="--as", recorded=False
     )
 

@@ -25,8 +25,8 @@ class Audit:
 
     Args:
         name: the name or path that was checked.
-        kind: `images`, `coco` or `video`.
-        entries: how many entries were looked at: images, clips; for COCO images and annotations.
+        kind: `images`, `coco`, `yolo`, `voc` or `video`.
+        entries: how many entries were looked at: images, clips; with boxes images and annotations.
         problems: what is wrong, in the order found; empty for a clean dataset.
     """
 

@@ -58,6 +58,17 @@ def file_size(path: Path) -> int | None:
         return None
 
 
+def path_within(root: Path, name: str) -> Path | None:
+    """Where a file that is called `name` in a dataset lies in the folder `root`; None where that is outside of it.
+
+    A dataset may come from anyone: what it calls `../../x` or `/etc/x` is not to be opened. Links inside `root` are
+    followed, whoever made them owns the folder.
+    """
+    top = Path(os.path.normpath(Path.cwd() / root))
+    place = Path(os.path.normpath(top / name))  # pathlib's `resolve` would follow links, and so call them outside
+    return place if top in place.parents else None
+
+
 def walk_files(root: Path, within: str, wanted: Callable[[str], bool]) -> Iterator[FoundFile]:
     """The files at any depth in `root/within` whose name is `wanted`; each real folder is entered once."""
     seen: set[tuple[int, int]] = set()
