@@ -72,28 +72,32 @@ class KeptTokens(SubModel):
 
     def __init__(self, network: Any, ratio: SubRatio, tokens: int, *, indexed: bool) -> None:
         super().__init__(ratio, tokens, "token")
-        self._prefix, self._indexed = network.num_prefix_tokens, indexed
+        self._slot = _Slot(network.num_prefix_tokens, indexed=indexed)
 
     @contextmanager
     def applied(self, network: Any, draw: SubDraw) -> Iterator[None]:
         """Inside, the slot holds the draw; afterwards what was there before."""
         before = network.patch_drop
-        network.patch_drop = _Slot(draw.kept, self._prefix, indexed=self._indexed)
+        # One module for all steps: a compiled network would take another for a reason to compile anew.
+        self._slot.keep, network.patch_drop = draw.kept, self._slot
         try:
             yield
         finally:
-            network.patch_drop = before
+            self._slot.keep, network.patch_drop = None, before
 
 
 class _Slot(nn.Module):
-    def __init__(self, keep: Tensor, prefix: int, *, indexed: bool) -> None:
+    def __init__(self, prefix: int, *, indexed: bool) -> None:
         super().__init__()
-        self._keep, self._prefix, self._indexed = keep, prefix, indexed
+        self._prefix, self._indexed = prefix, indexed
+        self.keep: Tensor | None = None
 
     def forward(self, tokens: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        keep, prefix = self._keep, tokens[:, : self._prefix]
-        kept = keep_tokens(tokens[:, self._prefix :], keep, None, prefix if self._prefix else None)
-        return (kept, keep) if self._indexed else kept
+        if self.keep is None:
+            raise ValueError("the slot is filled while the sub-model runs only")
+        prefix = tokens[:, : self._prefix] if self._prefix else None
+        kept = keep_tokens(tokens[:, self._prefix :], self.keep, None, prefix)
+        return (kept, self.keep) if self._indexed else kept
 
 
 def token_count(network: Any, image_size: int) -> int:
