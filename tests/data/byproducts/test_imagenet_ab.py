@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,7 +188,11 @@ def test_what_was_read_is_kept_until_a_file_changes(
     assert calls == [file, file]
 
 
-@pytest.mark.slow
+def test_the_processes_that_read_start_without_torch() -> None:
+    loaded = "import sys, vtk_cli.data.byproducts.imagenet_ab; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
+
+
 def test_processes_read_what_one_process_reads(
     tmp_path: Path, read: Read, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

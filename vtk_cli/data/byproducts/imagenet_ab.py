@@ -8,6 +8,7 @@ ILSVRC (`object/bndbox`) are read where there are any.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -57,7 +58,9 @@ def read_imagenet_ab(root: Path, files: Sequence[str], progress: Progress) -> Re
             take(*read_files(root, chunk), len(chunk))
     else:
         # Started afresh, not forked: the process may hold threads and an accelerator by now.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # Ctrl-C reaches them too; the main process ends them.
+        ignored = (signal.SIGINT, signal.SIG_IGN)
+        with ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, ignored) as pool:
             results = pool.map(read_files, [root] * len(chunks), chunks)
             for chunk, result in zip(chunks, results, strict=True):
                 take(*result, len(chunk))
