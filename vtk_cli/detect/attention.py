@@ -21,14 +21,14 @@ class Windows(NamedTuple):
     Args:
         size: height and width of a window, in cells.
         padded: height and width of the map, padded to whole windows.
-        shift: by how many cells every second block shifts its windows.
-        mask: (number of windows, cells, cells) of the shifted windows, as `shift_mask` gives it.
+        shift: by how many cells every second block shifts its windows, down and right.
+        mask: (number of windows, cells, cells) of the shifted windows, as `shift_mask` gives it; None if none shifts.
     """
 
     size: tuple[int, int]
     padded: tuple[int, int]
-    shift: int
-    mask: Tensor
+    shift: tuple[int, int]
+    mask: Tensor | None
 
 
 class ReconfiguredAttention(nn.Module):
@@ -65,19 +65,23 @@ class ReconfiguredAttention(nn.Module):
         B, H, W, C = patches.shape
         height, width = windows.padded
         padded = F.pad(patches, (0, 0, 0, width - W, 0, height - H))
-        if shifted:
-            padded = padded.roll((-windows.shift, -windows.shift), (1, 2))
+        mask = windows.mask if shifted else None
+        if mask is not None:
+            padded = padded.roll((-windows.shift[0], -windows.shift[1]), (1, 2))
         cut = windows_of(self.qkv(padded), windows.size)  # (B, n, cells, 3C)
         n, cells = cut.shape[1:3]
-        q, k, v = cut.reshape(B, n, cells, 3, self.heads, C // self.heads).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
-        bias = self._bias(windows.size).expand(n, -1, -1, -1)  # (n, heads, cells, cells)
-        if shifted:
-            bias = bias + windows.mask[:, None].to(bias.dtype)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None].to(q.dtype))
+        q, k, v = cut.reshape(B, n, cells, 3, self.heads, C // self.heads).permute(3, 0, 1, 4, 2, 5)
+        bias = self._bias(windows.size)[None]  # (1, heads, cells, cells)
+        if mask is not None:
+            bias = bias + mask[:, None].to(bias.dtype)  # (n, heads, cells, cells)
+        # Torch's fast kernels take four dimensions: windows join the heads where each has a mask, else the samples.
+        fold = (B, n * self.heads, cells, -1) if mask is not None else (B * n, self.heads, cells, -1)
+        bias = bias.reshape(1, -1, cells, cells).to(q.dtype)
+        seen = F.scaled_dot_product_attention(q.reshape(fold), k.reshape(fold), v.reshape(fold), attn_mask=bias)
         seen = seen.reshape(B, n, self.heads, cells, -1).transpose(2, 3).reshape(B, n, cells, C)
         maps = maps_of(seen, windows.size, windows.padded)
-        if shifted:
-            maps = maps.roll((windows.shift, windows.shift), (1, 2))
+        if mask is not None:
+            maps = maps.roll(windows.shift, (1, 2))
         out: Tensor = self.proj(maps[:, :H, :W])
         return out
 

@@ -202,10 +202,12 @@ class Stage(nn.Module):
         """How the maps of these patches (B, H, W, C) are cut."""
         H, W = patches.shape[1:3]
         side = self.config.window
-        size = (min(side, H), min(side, W)) if self.config.shrink_window else (side, side)
+        fits = [self.config.shrink_window and length <= side for length in (H, W)]
+        size = (H if fits[0] else side, W if fits[1] else side)
         padded = (H + -H % size[0], W + -W % size[1])
-        shift = side // 2
-        return Windows(size, padded, shift, shift_mask(padded, size, shift, patches.device))
+        shift = (0 if fits[0] else side // 2, 0 if fits[1] else side // 2)  # nothing to gain from one window
+        shifts = len(self.blocks) > 1 and any(shift)
+        return Windows(size, padded, shift, shift_mask(padded, size, shift, patches.device) if shifts else None)
 
 
 class RamSwin(nn.Module):

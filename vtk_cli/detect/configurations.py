@@ -6,8 +6,9 @@ small or base as published, or `micro`, which learns 128-pixel scenes on a CPU i
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from vtk_cli.errors import UserError, nearest
@@ -26,7 +27,8 @@ class BackboneConfig:
         heads: attention heads of each stage.
         window: side of an attention window, in cells.
         drop_path: stochastic depth of the last block; it grows linearly from 0.
-        shrink_window: a window is cut to a map that is smaller; else the map is padded to a window.
+        shrink_window: a window is cut to a side of the map that is no longer, along which it is then not shifted; else
+            the map is padded to a window.
     """
 
     name: str
@@ -183,14 +185,22 @@ def config_from_json(values: Mapping[str, Any]) -> DetectorConfig:
         ValueError: a field is missing or unknown, or of another type.
     """
     try:
-        backbone = BackboneConfig(**_with_tuples(values["backbone"]))
-        config = DetectorConfig(**{**_with_tuples(values), "backbone": backbone})
-    except (KeyError, TypeError) as error:
+        checked = _checked(DetectorConfig, {**values, "backbone": None})
+        return DetectorConfig(**{**checked, "backbone": BackboneConfig(**_checked(BackboneConfig, values["backbone"]))})
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no detector configuration: {error}") from error
-    if any(type(getattr(config, field.name)) is list for field in fields(config)):
-        raise ValueError("no detector configuration: a list where a number belongs")
-    return config
 
 
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def _checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` for the fields of a dataclass, lists as tuples; TypeError where one is of another type."""
+    hints = typing.get_type_hints(kind)
+    checked = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in checked.items():
+        hint = hints.get(name, type(None))
+        options, parts = typing.get_args(hint), value if isinstance(value, tuple) else ()
+        if hint is BackboneConfig:
+            continue
+        fits = value in options if options and Ellipsis not in options else type(value) is (tuple if options else hint)
+        if not fits or any(type(part) is not int for part in parts):
+            raise TypeError(f"{name} cannot be {value!r}")
+    return checked

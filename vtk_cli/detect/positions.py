@@ -91,22 +91,24 @@ def relative_index(window: tuple[int, int], side: int, device: torch.device | st
     return (dy + side - 1) * (2 * side - 1) + dx + side - 1
 
 
-def shift_mask(size: tuple[int, int], window: tuple[int, int], shift: int, device: torch.device | str) -> Tensor:
+def shift_mask(
+    size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], device: torch.device | str = "cpu"
+) -> Tensor:
     """What hides cells from one another that only a cyclic shift brought into one window.
 
     Args:
         size: height and width of the padded map, multiples of the window's.
         window: height and width of a window.
-        shift: by how many cells the map was rolled up and left, at least 1.
+        shift: by how many cells the map was rolled up and left.
         device: where the mask is made.
 
     Returns:
         (number of windows, cells, cells): 0 within a region of the map, -100 between regions.
     """
     regions = []
-    for length, side in zip(size, window, strict=True):
+    for length, side, rolled in zip(size, window, shift, strict=True):
         at = torch.arange(length, device=device)
-        regions.append((at >= length - side).long() + (at >= length - shift).long())
+        regions.append((at >= length - side).long() + (at >= length - rolled).long() if rolled else at * 0)
     region = regions[0][:, None] * 3 + regions[1]
     cells = windows_of(region[None, ..., None], window)[0, ..., 0]
     return (cells[:, :, None] != cells[:, None, :]).float() * HIDDEN
