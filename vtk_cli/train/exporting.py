@@ -99,8 +99,7 @@ def export_network(
     write, read = {"onnx": (_write_onnx, _read_onnx), "torch-export": (_write_program, _read_program)}[form]
     if form == "onnx":
         require_onnx()
-    with torch.device("cpu"):
-        module = copy.deepcopy(network).cpu().float().eval()
+    module = copy.deepcopy(network).cpu().float().eval()
     target = path.with_suffix(SUFFIXES[form])
     about = preprocessing(pixels, class_names, multi_label=multi_label)
     make_folder(target.parent)
@@ -113,7 +112,8 @@ def export_network(
         example = torch.zeros(2, 3, pixels.input_size, pixels.input_size)
         with _quiet():
             _written(write, module, example, draft, about)
-        export = _compared(module, read(draft), form, target, images=probe_images(pixels, seed), tolerance=tolerance)
+        answer = _read_back(read, draft, target)
+        export = _compared(module, answer, form, target, images=probe_images(pixels, seed), tolerance=tolerance)
         parts = sorted(Path(folder).iterdir(), key=lambda part: part == draft)  # weights first: then the file is whole
         size = sum(part.stat().st_size for part in parts)
         for part in parts:
@@ -176,9 +176,20 @@ def _written(write: Write, module: nn.Module, example: Tensor, path: Path, about
     except (OSError, UserError):
         raise
     except Exception as error:  # torch's exporters raise whatever the network's code makes of their symbols
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        what = f"{type(module).__name__} cannot be written as {path.suffix} ({reason})"
+        what = f"{type(module).__name__} cannot be written as {path.suffix} ({_reason(error)})"
         raise UserError(what, fix="choose another --format or another network") from error
+
+
+def _read_back(read: Callable[[Path], Answer], draft: Path, path: Path) -> Answer:
+    try:
+        return read(draft)
+    except Exception as error:  # the checkers and runtimes have errors of their own
+        raise JobError(f"{path}: what was written cannot be read back ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _write_onnx(module: nn.Module, example: Tensor, path: Path, about: dict[str, Any]) -> None:

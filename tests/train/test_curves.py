@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vtk_cli.errors import UserError
+from vtk_cli.train.curves import Row, draw_class_bars, draw_confusion, draw_training, read_metrics
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def texts(svg: Path) -> list[str]:
+    """What is written in a picture, in drawing order: matplotlib notes every text in a comment."""
+    return re.findall(r"<!-- (.*?) -->", svg.read_text(encoding="utf-8"))
+
+
+def rows(count: int, every: int = 1, **changes: float) -> list[Row]:
+    made: list[Row] = []
+    for epoch in range(1, count + 1):
+        row: dict[str, float | None] = {"epoch": epoch, "step": 10 * epoch, "loss": 1.0 / epoch, "lr": 0.1}
+        if epoch % every == 0:
+            row |= {"top1": 0.5 + 0.1 * epoch / count, "nll": 1.5 / epoch, **changes}
+        made.append(row)
+    return made
+
+
+def test_every_quantity_that_was_measured_has_its_panel(tmp_path: Path) -> None:
+    written = texts(draw_training(tmp_path / "t", rows(5), title="a run", subtitle="5 epochs").svg)
+    assert {"a run", "5 epochs", "top-1 accuracy on validation, %", "learning rate", "epoch"} <= set(written)
+    assert not any("click" in text or "precision" in text for text in written)
+    more = texts(draw_training(tmp_path / "m", rows(5, click_error=0.1, map=0.3), title="t").svg)
+    assert {"click error, % of the diagonal", "mean average precision on validation, %"} <= set(more)
+
+
+def test_the_best_value_is_named(tmp_path: Path) -> None:
+    written = texts(draw_training(tmp_path / "t", rows(5, ema_top1=0.71, click_error=0.25), title="t").svg)
+    assert {"weights: 60.0 at best", "averaged weights: 71.0 at best", "weights: 25.0 at best"} <= set(written)
+
+
+def test_the_lowest_click_error_is_the_best(tmp_path: Path) -> None:
+    some = [{**row, "click_error": value} for row, value in zip(rows(3), (0.3, 0.1, 0.2), strict=True)]
+    assert "weights: 10.0 at best" in texts(draw_training(tmp_path / "t", some, title="t").svg)
+
+
+def test_gaps_single_epochs_and_rows_of_updates_are_drawn(tmp_path: Path) -> None:
+    broken = [
+        *rows(4, every=2),
+        {"step": 45, "loss": 3.0, "lr": 0.1},
+        {"epoch": 5, "step": 50, "loss": None, "lr": 0.0},
+    ]
+    draw_training(tmp_path / "gap", broken, title="t")
+    written = texts(draw_training(tmp_path / "one", rows(1), title="t").svg)
+    assert "1" in written
+    assert "0.96" not in written
+
+
+def test_nothing_is_drawn_before_the_first_epoch(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no epoch has ended"):
+        draw_training(tmp_path / "t", [{"step": 1, "loss": 0.1, "lr": 0.1}], title="t")
+
+
+def test_metrics_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(3)))
+    assert read_metrics(path) == rows(3)
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "7"])
+def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1}\n' + line + "\n")
+    with pytest.raises(UserError, match=r"metrics.jsonl:2: is not a line of metrics"):
+        read_metrics(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_metrics(tmp_path / "none.jsonl")
+
+
+def test_classes_are_sorted_from_the_worst(tmp_path: Path) -> None:
+    values = np.array([0.9, np.nan, 0.25, 0.5])
+    written = texts(draw_class_bars(tmp_path / "b", values, ["cat", "unseen", "dog", "cow"], title="t").svg)
+    assert [text for text in written if text in {"cat", "dog", "cow", "unseen"}] == ["dog", "cow", "cat"]
+    assert {"25.0", "50.0", "90.0", "mean 55.0"} <= set(written)
+
+
+def test_of_many_classes_the_ends_are_shown(tmp_path: Path) -> None:
+    names = [f"c{index}" for index in range(100)]
+    written = texts(draw_class_bars(tmp_path / "b", np.linspace(0, 1, 100), names, title="t", subtitle="s").svg)
+    assert [text for text in written if text in names] == names[:20] + names[80:]
+    assert "s · the 20 lowest and the 20 highest of 100 classes" in written
+
+
+def test_classes_without_values_cannot_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no class has a value"):
+        draw_class_bars(tmp_path / "b", np.array([np.nan]), ["a"], title="t")
+
+
+def test_a_row_of_the_confusion_adds_up_to_its_class(tmp_path: Path) -> None:
+    confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
+    written = texts(draw_confusion(tmp_path / "c", confusion, ["a", "b", "c"], title="t").svg)
+    assert [text for text in written if text in {"75", "25", "100"}] == ["75", "25", "100"]
+    assert "0.0" not in written
+
+
+def test_of_many_classes_those_that_are_confused_are_shown(tmp_path: Path) -> None:
+    confusion = np.diag(np.full(50, 9))
+    confusion[40, 45] = confusion[3, 41] = 2
+    names = [f"n{index}" for index in range(50)]
+    written = texts(draw_confusion(tmp_path / "c", confusion, names, title="t").svg)
+    assert {"n3", "n40", "n41", "n45"} <= set(written)
+    assert "the 24 of 50 classes that are confused most · % of the row" in written
+
+
+def test_names_are_not_read_as_formulas(tmp_path: Path) -> None:
+    names = ["$5^$", r"$\frac$"]
+    written = texts(draw_confusion(tmp_path / "c", np.eye(2, dtype=np.int64), names, title="$x^$").svg)
+    assert {"$5^$", "$x^$"} <= {text.replace("\\", "") for text in written}
+    draw_class_bars(tmp_path / "b", np.array([0.5, 1.0]), names, title="$x^$")
