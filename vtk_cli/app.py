@@ -24,6 +24,10 @@ from vtk_cli.console import Console
 from vtk_cli.errors import ExitCode, VtkError
 
 SUBCOMMANDS = {
+    "train": (
+        "vtk_cli.train.command",
+        "Train image classifiers, with a masked sub-branch and annotation byproducts.",
+    ),
     "similarity": (
         "vtk_cli.similarity.command",
         "How alike networks are, by attack transferability (SAT).",
@@ -50,6 +54,10 @@ class LazyGroup(TyperGroup):
         if name in SUBCOMMANDS:
             module = importlib.import_module(SUBCOMMANDS[name][0])
             command = typer.main.get_command(module.app)
+            verbs = getattr(command, "commands", {})
+            # A command among its own verbs is meant where none is named: `vtk train DATA` beside `vtk train eval RUN`.
+            if name in verbs and not (rest and rest[0] in verbs):
+                command = verbs[name]
         return name, command, rest
 
 

@@ -1,0 +1,69 @@
+"""A classifier on sets besides its own: ImageNet-V2, -A, -R, -Sketch, -C, ReaL, the Backgrounds Challenge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vtk_cli.console import Console
+from vtk_cli.data.classification import open_eval_set
+from vtk_cli.engine.devices import Precision
+from vtk_cli.engine.distributed import World
+from vtk_cli.models.preprocessing import PixelConfig
+from vtk_cli.train.evaluation import EvaluationBatches, evaluate, evaluation_transform
+from vtk_cli.train.robustness import Examined, SetScore, report_card
+
+
+def score_sets(
+    network: nn.Module,
+    sets: Mapping[str, Path],
+    class_names: tuple[str, ...],
+    *,
+    pixels: PixelConfig,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+    workers: int,
+    console: Console,
+    world: World | None = None,
+) -> list[SetScore]:
+    """Measure a classifier on every set; only the logits of the classes that a set has are compared.
+
+    Args:
+        network: maps normalised images (B, 3, S, S) to logits (B, C).
+        sets: name -> folder.
+        class_names: C, by label, as the class folders of training are called.
+        pixels: the preprocessing.
+        device, precision, batch_size, workers: of the forward pass.
+        console: hears of broken files.
+        world: this process among those that share the work; None for a single one.
+
+    Raises:
+        UserError: a set cannot be read, or has classes that the classifier does not know.
+    """
+    opened = {name: open_eval_set(path, class_names, console=console) for name, path in sets.items()}
+    examined: dict[str, Examined] = {}
+    for name, found in opened.items():
+        batches = EvaluationBatches(
+            found.source,
+            evaluation_transform(pixels),
+            batch_size=batch_size,
+            workers=workers,
+            console=console,
+            world=world,
+        )
+        evaluation = evaluate(
+            network,
+            batches,
+            pixels=pixels,
+            device=device,
+            precision=precision,
+            world=world,
+            restrict=found.classes,
+        )
+        batches.close()
+        examined[name] = Examined(evaluation, found.label_sets)
+    return report_card(examined)

@@ -1,0 +1,140 @@
+"""A trained classifier on disk: its weights with everything that is needed to use them, found again by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors.torch import save_file
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import Tensor
+
+from vtk_cli.engine.run_config import RunConfig
+from vtk_cli.errors import UserError
+from vtk_cli.files import atomic_path
+from vtk_cli.models.names import file_metadata
+from vtk_cli.models.preprocessing import PixelConfig
+from vtk_cli.models.zoo import Network, create_network, network_metadata
+
+LAST, EMA, BEST = "model.safetensors", "ema.safetensors", "best.safetensors"
+RUNS = Path("runs/train")
+_FILE_OF = {"last": LAST, "ema": EMA, "best": BEST}
+Which = Literal["last", "ema", "best"]
+_CLASSES, _MULTI_LABEL = "class_names", "multi_label"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier that is ready to use.
+
+    Args:
+        network: with its weights and preprocessing.
+        class_names: by label, as the class folders are called.
+        descriptions: by label, for people.
+        multi_label: whether an image may have many labels.
+        run: the configuration of the run that trained it; None for other weights.
+    """
+
+    network: Network
+    class_names: tuple[str, ...]
+    descriptions: tuple[str, ...]
+    multi_label: bool
+    run: RunConfig | None
+
+
+def save_trained(
+    path: Path,
+    state: Mapping[str, Tensor],
+    *,
+    architecture: str,
+    config: PixelConfig,
+    model_args: Mapping[str, Any],
+    class_names: tuple[str, ...],
+    multi_label: bool,
+    note: Mapping[str, str],
+) -> None:
+    """Write weights that `open_trained` and plain timm can read.
+
+    Args:
+        path: `.safetensors`.
+        state: the state dict of the timm network.
+        architecture: its timm name.
+        config: its preprocessing.
+        model_args: what its constructor was given besides the number of classes; JSON values.
+        class_names: by label.
+        multi_label: whether an image may have many labels.
+        note: what else the file says of itself.
+
+    Raises:
+        JobError: the disk is full.
+    """
+    metadata = {
+        **network_metadata(architecture, config, model_args),
+        _CLASSES: json.dumps(class_names),
+        _MULTI_LABEL: json.dumps(multi_label),
+        **note,
+    }
+    with atomic_path(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
+
+
+def open_trained(spec: str, which: Which = "last") -> Trained:
+    """The classifier that `spec` names.
+
+    Args:
+        spec: a run folder, a weight file, or the name of a network with published weights; empty: the newest run in
+            `runs/train`.
+        which: of a run, the weights at its end, their average, or those that did best on its validation images.
+
+    Raises:
+        UserError: there is none, or the weights do not fit.
+    """
+    folder = Path(spec) if spec else _newest_run()
+    if not folder.is_dir():
+        return _described(create_network(spec), None)
+    path = folder / _FILE_OF[which]
+    if not path.is_file():
+        raise UserError(f"the run has no {path.name}", str(folder), "let the training finish: vtk train --resume DIR")
+    return _described(create_network(str(path)), RunConfig.read(folder))
+
+
+def _newest_run() -> Path:
+    finished = sorted(RUNS.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise UserError(
+            f"there is no finished run in {RUNS}", "--model", "name a run folder, a weight file or a network"
+        )
+    return finished[-1].parent
+
+
+def _described(network: Network, run: RunConfig | None) -> Trained:
+    metadata = file_metadata(network.name.path) if network.name.path is not None else {}
+    if _CLASSES in metadata:
+        names = _read_names(metadata[_CLASSES], network)
+        return Trained(network, names, names, metadata.get(_MULTI_LABEL) == "true", run)
+    subset = infer_imagenet_subset(network.module)
+    if subset is None:
+        names = tuple(str(index) for index in range(network.num_classes))
+        return Trained(network, names, names, multi_label=False, run=run)
+    known = ImageNetInfo(subset)
+    labels = range(known.num_classes())
+    return Trained(
+        network,
+        tuple(known.index_to_label_name(label) for label in labels),
+        tuple(known.index_to_description(label) for label in labels),
+        multi_label=False,
+        run=run,
+    )
+
+
+def _read_names(text: str, network: Network) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or len(names) != network.num_classes:
+        raise UserError("its class names do not fit its classes", str(network.name.path), "write the file anew")
+    return tuple(str(name) for name in names)

@@ -1,0 +1,147 @@
+"""What is done with a trained network: `vtk train eval`, `predict` and `export`, each told top to bottom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vtk_cli.console import Console
+from vtk_cli.data.classification import ImageSource, open_classification
+from vtk_cli.data.options import DIGITS
+from vtk_cli.engine.devices import resolve_device
+from vtk_cli.errors import ExitCode, UserError
+from vtk_cli.files import require_folder
+from vtk_cli.train.command import EvalOptions, ExportOptions, PredictOptions
+from vtk_cli.train.eval_sets import score_sets
+from vtk_cli.train.evaluation import EvaluationBatches, evaluate, evaluation_transform
+from vtk_cli.train.exporting import export_network
+from vtk_cli.train.options import worker_count
+from vtk_cli.train.prediction import predict, prediction_table, predictions_json, write_predictions
+from vtk_cli.train.report import evaluation_json, result_rows, score_table, write_evaluation
+from vtk_cli.train.trained import Trained, open_trained
+
+_SHOWN = 20
+
+
+def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
+    """Measure a trained network on its validation images or on others, and on further sets."""
+    if not options.model:
+        raise UserError("which network?", "MODEL", "name a run folder, a weight file or a network")
+    if options.out is not None:
+        require_folder(options.out)
+    device = resolve_device(options.device)
+    trained = open_trained(options.model, options.which)
+    source = _source(options, trained, console)
+    network, pixels = trained.network.module.to(device), trained.network.config
+    workers = 0 if source.name == DIGITS and options.workers is None else worker_count(options.workers)
+    batches = EvaluationBatches(
+        source,
+        evaluation_transform(pixels),
+        batch_size=options.batch_size,
+        workers=workers,
+        console=console,
+    )
+    evaluation = evaluate(network, batches, pixels=pixels, device=device, precision=options.precision)
+    batches.close()
+    scores = score_sets(
+        network,
+        options.eval_sets,
+        trained.class_names,
+        pixels=pixels,
+        device=device,
+        precision=options.precision,
+        batch_size=options.batch_size,
+        workers=workers,
+        console=console,
+    )
+    title = f"{options.model} on {source.name}"
+    console.table(title, ("", "value"), result_rows(evaluation))
+    if scores:
+        table = score_table(scores)
+        console.table("Other sets", table.columns, table.rows)
+    if options.out is not None:
+        page = write_evaluation(
+            options.out, evaluation, trained.descriptions, images=source, title=title, scores=scores
+        )
+        console.text(f"Look at {page}")
+    console.emit(
+        {"model": options.model, "data": source.name, **evaluation_json(evaluation, trained.class_names, scores)}
+    )
+    return ExitCode.DONE
+
+
+def predict_images(options: PredictOptions, console: Console) -> ExitCode:
+    """Name the likeliest classes of images."""
+    require_folder(options.out)
+    device = resolve_device(options.device)
+    trained = open_trained(options.model, options.which)
+    predictions = predict(
+        trained.network.module.to(device),
+        options.images,
+        transform=evaluation_transform(trained.network.config),
+        pixels=trained.network.config,
+        class_names=trained.descriptions,
+        multi_label=trained.multi_label,
+        top_k=options.top_k,
+        device=device,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        console=console,
+    )
+    write_predictions(options.out, predictions)
+    columns, rows = prediction_table(predictions.rows[:_SHOWN])
+    console.table(f"{trained.network.name.label} says", columns, rows)
+    if len(predictions.rows) > _SHOWN:
+        console.text(f"... and {len(predictions.rows) - _SHOWN} more in {options.out}")
+    console.text(f"Look at {options.out / 'predictions.png'}")
+    console.emit(predictions_json(predictions))
+    return ExitCode.DONE
+
+
+def export_model(options: ExportOptions, console: Console) -> ExitCode:
+    """Write a trained network in other formats, each file read back and compared."""
+    trained = open_trained(options.model, options.which)
+    folder = options.out or _folder_of(options.model, trained)
+    exports = [
+        export_network(
+            trained.network.module,
+            folder / "model",
+            form.value,
+            pixels=trained.network.config,
+            class_names=trained.class_names,
+            multi_label=trained.multi_label,
+            tolerance=options.tolerance,
+        )
+        for form in options.format
+    ]
+    console.table(
+        "Exported, read back and compared",
+        ("format", "file", "MB", "largest difference of a logit", "same answers"),
+        [
+            (one.format, str(one.path), f"{one.bytes / 1e6:.1f}", f"{one.difference:.2g}", f"{one.same_answers:.1%}")
+            for one in exports
+        ],
+    )
+    console.emit({"exports": [one.summary() for one in exports]})
+    return ExitCode.DONE
+
+
+def _source(options: EvalOptions, trained: Trained, console: Console) -> ImageSource:
+    """The images to measure on: those named, else the validation images of the network's own run."""
+    given, val = options.data, None
+    if given is None:
+        if trained.run is None:
+            raise UserError("these weights are of no run, whose images could be used", options.model, "name DATA too")
+        given, val = str(trained.run.options["data"]), trained.run.options.get("val")
+    splits = open_classification(given, val=val, console=console)
+    source = splits.val or splits.train
+    if source.class_names != trained.class_names:
+        strange = sorted(set(source.class_names) - set(trained.class_names))
+        unknown = f" (unknown: {', '.join(strange[:3])})" if strange else ""
+        what = f"its {len(source.class_names)} classes are not the {len(trained.class_names)} of the network{unknown}"
+        raise UserError(what, source.name, "a set with some of the classes is given as --eval-set NAME=PATH")
+    return source
+
+
+def _folder_of(model: str, trained: Trained) -> Path:
+    path = trained.network.name.path
+    return path.parent if path is not None else Path(model.replace("/", "-"))
