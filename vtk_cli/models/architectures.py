@@ -60,22 +60,23 @@ def timm_network(
         name: what the user wrote.
         source: what timm calls it: `architecture.tag`, or `local-dir:FOLDER` of a hub repository.
         weights: None for random ones.
-        num_classes: of a network with random weights; weights bring their own.
+        num_classes: of a network with random weights, and of weights without a classifier, 0 for none; others bring
+            their own.
         model_args: for the constructor; they win over those the weight file names.
 
     Raises:
-        UserError: the weights do not fit.
+        UserError: the weights do not fit, or the constructor does not take its arguments.
     """
-    arguments = {"num_classes": num_classes, **_model_args(weights), **model_args}
+    arguments = {"num_classes": num_classes, **stored_arguments(weights), **model_args}
     if weights is None:
-        module = timm.create_model(source, **arguments)
+        module = _random(name, source, arguments)
     elif weights.published:
         arguments["num_classes"] = None
         module = _filled(source, weights, {}, arguments)
     else:
-        classes = head_classes(weights.state, _timm_heads(name)) or num_classes
+        classes = head_classes(weights.state, timm_heads(name)) or num_classes
         arguments["num_classes"] = classes
-        module = _filled(source, weights, {"num_classes": classes} if classes else {}, arguments)
+        module = _filled(source, weights, {"num_classes": classes} if classes is not None else {}, arguments)
     return module, _own_pixels(weights) or timm_pixels(module, arguments, name.spec)
 
 
@@ -89,7 +90,7 @@ def torchvision_network(
     """
     architecture = name.name.removeprefix("tv:")
     entry = models.get_model_weights(architecture)[name.tag]
-    arguments = {**_model_args(weights), **model_args}
+    arguments = {**stored_arguments(weights), **model_args}
     if weights is not None and weights.published:
         # Some constructors (GoogLeNet, Inception) treat the input otherwise when they are handed published weights.
         module = models.get_model(architecture, weights=entry, **arguments)
@@ -119,7 +120,7 @@ def factory_network(
         UserError: the function cannot be imported, fails, or returns no `torch.nn.Module`; the weights do not fit.
     """
     make = _imported(name)
-    arguments = {**_model_args(weights), **model_args}
+    arguments = {**stored_arguments(weights), **model_args}
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     try:
@@ -142,6 +143,41 @@ def class_count(module: nn.Module) -> int:
     return layers[-1].weight.shape[0] if layers else 0
 
 
+def timm_heads(name: NetworkName) -> tuple[str, ...]:
+    """What a timm network calls its classifier: `('head',)`; empty where timm does not say."""
+    config = get_pretrained_cfg(name.tagged) if name.kind != "hub" else None
+    heads = config.classifier if config else None
+    return (heads,) if isinstance(heads, str) else tuple(heads or ())
+
+
+def stored_arguments(weights: Weights | None) -> dict[str, Any]:
+    """What a weight file says its network's constructor was given besides the number of classes; mostly nothing.
+
+    Raises:
+        UserError: it says so in no JSON object, or names what would read or fetch other files.
+    """
+    text = weights.metadata.get("model_args", "{}") if weights else "{}"
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    where = str(weights.path) if weights else ""
+    if not isinstance(found, dict):
+        raise UserError("its metadata has model_args that are no JSON object", where, "write the file anew")
+    if forbidden := _NOT_FOR_FILES & found.keys():
+        raise UserError(f"its metadata may not set {', '.join(sorted(forbidden))}", where, "write the file anew")
+    return found
+
+
+def _random(name: NetworkName, source: str, arguments: Mapping[str, Any]) -> nn.Module:
+    try:
+        module: nn.Module = timm.create_model(source, **arguments)
+    except Exception as error:  # architectures refuse arguments in as many ways as there are
+        given = {key: value for key, value in arguments.items() if value is not None}
+        raise UserError(f"cannot be built with {given} ({_described(error)})", name.spec) from error
+    return module
+
+
 def _filled(source: str, weights: Weights, overlay: Mapping[str, Any], arguments: Mapping[str, Any]) -> nn.Module:
     """The timm network `source` with `weights`, which pass through timm's own conversion of foreign formats."""
     overlay = {**overlay, "source": None, "state_dict": weights.state}
@@ -161,26 +197,6 @@ def _misfit(source: str, weights: Weights, arguments: Mapping[str, Any]) -> str:
         return mismatch(timm.create_model(source, **arguments), weights.state)
     except Exception:  # noqa: BLE001 - arguments it does not take: the caller says what was wrong first
         return ""
-
-
-def _timm_heads(name: NetworkName) -> tuple[str, ...]:
-    config = get_pretrained_cfg(name.tagged) if name.kind != "hub" else None
-    heads = config.classifier if config else None
-    return (heads,) if isinstance(heads, str) else tuple(heads or ())
-
-
-def _model_args(weights: Weights | None) -> dict[str, Any]:
-    text = weights.metadata.get("model_args", "{}") if weights else "{}"
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    where = str(weights.path) if weights else ""
-    if not isinstance(found, dict):
-        raise UserError("its metadata has model_args that are no JSON object", where, "write the file anew")
-    if forbidden := _NOT_FOR_FILES & found.keys():
-        raise UserError(f"its metadata may not set {', '.join(sorted(forbidden))}", where, "write the file anew")
-    return found
 
 
 def _own_pixels(weights: Weights | None) -> PixelConfig | None:
