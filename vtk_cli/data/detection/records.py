@@ -39,7 +39,7 @@ class ImageRecord:
     """
 
     file: Path
-    id: int | str
+    id: int
     width: int
     height: int
     boxes: Floats
