@@ -135,10 +135,9 @@ def test_the_same_seed_mixes_alike_and_draws_from_no_generator() -> None:
     mixer = Mixer(CLASSES, mixup_alpha=0.8, cutmix_alpha=1.0, mode="elem")
     first = mixed_with(mixer, 8, 7)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
-    random.random()
     second, other = mixed_with(mixer, 8, 7), mixed_with(mixer, 8, 8)
     assert torch.equal(first.images, second.images)
     assert not torch.equal(first.images, other.images)
-    random.setstate(states[0])
+    assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[2])

@@ -7,7 +7,6 @@ import timm
 import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
-from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -176,28 +175,30 @@ def test_evas_rotary_embedding_goes_with_its_token(mixed: bool) -> None:
     torch.testing.assert_close(sub.features(network, images(), draw), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_slot_is_as_before_after_the_sub_model_and_after_an_error() -> None:
-    for kind in (Eva, NaFlexVit):
-        network = (
-            vit(kind)
-            if kind is Eva
-            else timm.create_model("naflexvit_base_patch16_gap", depth=1, embed_dim=32, num_heads=2)
-        )
-        slot = network.patch_drop
-        sub = KeptTokens(network, SubRatio(0.5, 0.5), 16, indexed=True)
-        with pytest.raises((RuntimeError, ValueError, AssertionError)):
-            sub.logits(network, images(2, side=24), sub.draw(3, 0, 0, CPU))
-        assert network.patch_drop is slot
+def naflexvit() -> Any:
+    torch.manual_seed(0)
+    return timm.create_model("naflexvit_base_patch16_gap", depth=1, embed_dim=32, num_heads=2, num_classes=3).train()
+
+
+@pytest.mark.parametrize("make", [lambda: vit(Eva), naflexvit])
+def test_the_slot_is_as_before_after_the_sub_model_and_after_an_error(make: Any) -> None:
+    network = make()
+    slot, sub = network.patch_drop, KeptTokens(network, SubRatio(0.5, 0.5), 16, indexed=True)
+    side = 32 if isinstance(network, Eva) else 64
+    sub.logits(network, images(3, side), sub.draw(3, 0, 0, CPU))
+    assert network.patch_drop is slot
+    with pytest.raises(ValueError, match="keep"):
+        sub.logits(network, images(2, side), sub.draw(3, 0, 0, CPU))  # a draw for three samples
+    assert network.patch_drop is slot
 
 
 def test_naflexvit_sees_the_kept_tokens_alone_in_training() -> None:
-    torch.manual_seed(0)
-    network = timm.create_model("naflexvit_base_patch16_gap", depth=1, embed_dim=32, num_heads=2, num_classes=3)
+    network = naflexvit()
     sub = choose_sub(network, "mask", "auto", 0.5, 64, console=Console())
     assert sub.parts == 16
     entered: list[int] = []
     network.blocks[0].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].shape[1]))
-    sub.logits(network.train(), images(2, side=64), sub.draw(2, 0, 0, CPU))
+    sub.logits(network, images(2, side=64), sub.draw(2, 0, 0, CPU))
     assert entered == [8 + network.num_prefix_tokens]
 
 

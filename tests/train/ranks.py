@@ -1,0 +1,75 @@
+"""The gradient of one step, made by one process or shared by two. Run as a script: `ranks.py FOLDER PROCESSES`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor
+from torch.multiprocessing import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from vtk_cli.console import Console
+from vtk_cli.engine.update import Clock
+from vtk_cli.models.preprocessing import PixelConfig
+from vtk_cli.train.classifier import Classifier
+from vtk_cli.train.mixing import Mixer
+from vtk_cli.train.objective import Objective, PointTerm, SubTerm
+from vtk_cli.train.sub import SubDraw, choose_sub
+
+SAMPLES, CLASSES, STEPS = 8, 5, 2
+PIXELS = PixelConfig(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def batch() -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (SAMPLES, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    targets = torch.randint(0, CLASSES, (SAMPLES,), generator=generator)
+    points = torch.rand(SAMPLES, 1, 2, generator=generator)
+    return torch.arange(SAMPLES), images, targets, points, torch.ones(SAMPLES, 1, dtype=torch.bool)
+
+
+def classifier() -> Any:
+    torch.manual_seed(0)
+    network = SwinTransformer(
+        img_size=32, patch_size=4, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4, num_classes=CLASSES
+    )
+    sub = choose_sub(network, "mask", "auto", 0.5, 32, console=Console())
+    model = Classifier(network, points=1, sub=sub, image_size=32).train()
+    with torch.no_grad():
+        model.points.weight.normal_(std=0.1)
+    return model
+
+
+def work(rank: int, processes: int, folder: str) -> None:
+    """Two plain gradient steps; process 0 writes the gradients of the second."""
+    torch.set_num_threads(1)
+    if processes > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=processes)
+    model = classifier()
+    mine = slice(rank * SAMPLES // processes, (rank + 1) * SAMPLES // processes)
+    whole = model.sub.draw(SAMPLES, 1, 0, torch.device("cpu"))
+    # Each process draws for its own samples; here they must be those of the one process.
+    model.sub.draw = lambda *_: SubDraw(whole.ratio, whole.kept[mine])
+    loss = Objective(PIXELS, Mixer(CLASSES), classes=CLASSES, points=PointTerm(), sub=SubTerm(model.sub))
+    called = DistributedDataParallel(model) if processes > 1 else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        for value in loss(called, tuple(part[mine] for part in batch()), Clock(0, step, 1)):
+            value.backward()
+        if step < STEPS - 1:
+            optimizer.step()
+    if rank == 0:
+        gradients = {name: weight.grad for name, weight in model.named_parameters()}
+        torch.save(gradients, Path(folder) / f"gradients-{processes}.pt")
+    if processes > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    spawn(work, args=(int(sys.argv[2]), sys.argv[1]), nprocs=int(sys.argv[2]))
