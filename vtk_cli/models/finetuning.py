@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from timm.layers import DropPath
-from timm.models import VisionTransformer
+from timm.models import Eva, VisionTransformer
 from torch import Tensor, nn
 
 from vtk_cli.console import Console
@@ -163,8 +163,8 @@ class _Fitted:
 def _fitted(weights: Weights, module: nn.Module) -> _Fitted:
     state, needed = dict(weights.state), module.state_dict()
     left_out = [name for name in state if name.startswith("decoder_") and name not in needed]
-    # timm tells DINOv2's files for vision transformers by their mask token, and drops it itself.
-    if "mask_token" in state and "mask_token" not in needed and not isinstance(module, VisionTransformer):
+    # timm tells files of DINOv2 and BEiT by their mask token, and drops it itself.
+    if "mask_token" in state and "mask_token" not in needed and not isinstance(module, (VisionTransformer, Eva)):
         left_out.append("mask_token")
     fresh: list[str] = []
     if "fc_norm.weight" in needed.keys() - state.keys() and "norm.weight" in state.keys() - needed.keys():
