@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -144,7 +145,7 @@ class _Threads(World):
 
     def gather(self, value: Any) -> list[Any]:
         values, barrier = self.exchange
-        values[self.rank] = value
+        values[self.rank] = pickle.loads(pickle.dumps(value))  # noqa: S301  (as it would travel)
         barrier.wait(timeout=20)
         return list(values)
 

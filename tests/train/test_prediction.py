@@ -142,7 +142,7 @@ def test_the_files_say_what_the_rows_say(folder: Path, tmp_path: Path) -> None:
     assert content["broken"] == [{"file": str(folder / "broken.png"), "reason": "not an image"}]
     columns, cells = prediction_table(found.rows)
     assert columns == ["image", "top 1", "top 2"]
-    assert cells[2] == [str(folder / "red.png"), "red 78.7 %", "green 10.7 %"]
+    assert cells[2] == [str(folder / "red.png"), "red (78.7 %)", "green (10.7 %)"]
     with Image.open(tmp_path / "out" / "predictions.png") as sheet:
         pixels = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
     assert all((pixels == colour).all(axis=1).sum() > 5000 for colour in COLOURS.values())

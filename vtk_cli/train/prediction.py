@@ -179,7 +179,7 @@ def predictions_json(predictions: Predictions) -> dict[str, object]:
 
 
 def prediction_table(rows: Iterable[Prediction]) -> tuple[list[str], list[list[str]]]:
-    """The columns and rows of the table for people: `name 98.2 %`, best first."""
+    """The columns and rows of the table for people: `name (98.2 %)`, best first."""
     listed = [*rows]
     count = max(len(row.guesses) for row in listed)
     columns = ["image", *(f"top {place}" for place in range(1, count + 1))]
@@ -232,7 +232,7 @@ def _csv(rows: Sequence[Prediction]) -> str:
 
 
 def _percent(guess: Guess) -> str:
-    return f"{guess.name} {100 * guess.probability:.1f} %"
+    return f"{guess.name} ({100 * guess.probability:.1f} %)"
 
 
 def _shown(file: Path) -> str:

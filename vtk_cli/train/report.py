@@ -239,7 +239,7 @@ def write_mistakes(path: Path, evaluation: Evaluation, class_names: Sequence[str
         except BrokenImage:  # it could be read a moment ago
             continue
         answer, target = class_names[evaluation.predictions[at]], class_names[evaluation.targets[at]]
-        caption = f"{answer} {100 * evaluation.confidences[at]:.0f} %\nis {target}"
+        caption = f"{answer} ({100 * evaluation.confidences[at]:.0f} %)\nis {target}"
         tiles.append(Tile(image, caption, frame=PALETTE[5]))
     if tiles:
         write_contact_sheet(path, tiles, cell=128)
