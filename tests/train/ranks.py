@@ -1,4 +1,4 @@
-"""The gradient of one step, made by one process or shared by two. Run as a script: `ranks.py FOLDER PROCESSES`."""
+"""The gradient of a step, shared by two processes and made by one alone. Run as a script: `ranks.py FOLDER RANK`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.console import Console
@@ -36,7 +35,14 @@ def batch() -> tuple[Tensor, ...]:
 def classifier() -> Any:
     torch.manual_seed(0)
     network = SwinTransformer(
-        img_size=32, patch_size=4, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4, num_classes=CLASSES
+        img_size=32,
+        patch_size=4,
+        embed_dim=8,
+        depths=(1, 1),
+        num_heads=(1, 2),
+        window_size=4,
+        drop_path_rate=0.0,
+        num_classes=CLASSES,
     )
     sub = choose_sub(network, "mask", "auto", 0.5, 32, console=Console())
     model = Classifier(network, points=1, sub=sub, image_size=32).train()
@@ -45,11 +51,8 @@ def classifier() -> Any:
     return model
 
 
-def work(rank: int, processes: int, folder: str) -> None:
-    """Two plain gradient steps; process 0 writes the gradients of the second."""
-    torch.set_num_threads(1)
-    if processes > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=processes)
+def gradients(rank: int, processes: int) -> dict[str, Any]:
+    """Those of the second of two plain gradient steps."""
     model = classifier()
     mine = slice(rank * SAMPLES // processes, (rank + 1) * SAMPLES // processes)
     whole = model.sub.draw(SAMPLES, 1, 0, torch.device("cpu"))
@@ -64,12 +67,13 @@ def work(rank: int, processes: int, folder: str) -> None:
             value.backward()
         if step < STEPS - 1:
             optimizer.step()
-    if rank == 0:
-        gradients = {name: weight.grad for name, weight in model.named_parameters()}
-        torch.save(gradients, Path(folder) / f"gradients-{processes}.pt")
-    if processes > 1:
-        dist.destroy_process_group()
+    return {name: weight.grad for name, weight in model.named_parameters()}
 
 
 if __name__ == "__main__":
-    spawn(work, args=(int(sys.argv[2]), sys.argv[1]), nprocs=int(sys.argv[2]))
+    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    shared = gradients(rank, 2)
+    dist.destroy_process_group()
+    if rank == 0:
+        torch.save({"one": gradients(0, 1), "two": shared}, folder / "gradients.pt")

@@ -123,7 +123,7 @@ def test_the_sub_losss_gradient_is_that_of_a_constant_target(kind: Any) -> None:
                 value.backward()
 
     found = gradients(model, second_alone)
-    expected = gradients(model, lambda: (criterion(model(pixels, draw)[0], constant, kind) / 2).backward())
+    expected = gradients(model, (criterion(model(pixels, draw)[0], constant, kind) / 2).backward)
     assert_close(found, expected, atol=1e-7, rtol=1e-5)
 
 
@@ -386,7 +386,7 @@ def test_gradient_norms_are_those_of_the_two_losses_on_the_weights_they_share() 
     def norm(value: Tensor) -> float:
         return torch.cat([one.flatten() for one in torch.autograd.grad(value, shared)]).norm().item()
 
-    logits, points = model(pixels)
+    logits, _ = model(pixels)
     label = nn.functional.one_hot(data[2], CLASSES).float()
     assert found["class"] == pytest.approx(norm(criterion(logits, label, "ce")), rel=1e-4)
     assert found["points"] == pytest.approx(norm(3 * point_loss(model(pixels)[1], data[3], data[4])), rel=1e-4)
