@@ -120,8 +120,14 @@ def _source(file: CocoFile, categories: Mapping[int, str]) -> ImageSource:
     targets = torch.zeros(len(names), len(categories))
     rows, columns = _marks(file, row_of, {identity: column for column, identity in enumerate(categories)})
     targets[rows, columns] = 1
+    ids = tuple(identity for identity in row_of if isinstance(identity, int))
     return ImageSource(
-        str(file.path), tuple(categories.values()), targets, FileReader(file.images_folder, names), names
+        str(file.path),
+        tuple(categories.values()),
+        targets,
+        FileReader(file.images_folder, names),
+        names,
+        ids if len(ids) == len(names) else None,
     )
 
 

@@ -21,6 +21,7 @@ class ImageSource:
         read: the upright RGB image of an index; raises `BrokenImage` where there is none.
         names: of the samples, as byproducts and predictions name them: the path below the split's folder with `/`
             between, or `digits/000123`.
+        ids: the samples' numbers, where their data set numbers them (COCO).
     """
 
     name: str
@@ -28,6 +29,7 @@ class ImageSource:
     targets: Tensor
     read: Callable[[int], Image.Image]
     names: Sequence[str]
+    ids: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -41,9 +43,9 @@ class ImageSource:
         """The samples at `indices`, in that order."""
         kept = [int(index) for index in indices]
         names = tuple(self.names[index] for index in kept)
-        return ImageSource(
-            self.name, self.class_names, self.targets[torch.tensor(kept)], _Chosen(self.read, kept), names
-        )
+        ids = None if self.ids is None else tuple(self.ids[index] for index in kept)
+        targets = self.targets[torch.tensor(kept)]
+        return ImageSource(self.name, self.class_names, targets, _Chosen(self.read, kept), names, ids)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -100,7 +100,7 @@ def open_data(options: TrainOptions, console: Console) -> Data:
         console=console,
     )
     points = _matched(byproducts, splits.train, console)
-    return Data(splits, byproducts, points, _matched_if_known(byproducts, splits.val))
+    return Data(splits, byproducts, points, _matched_if_known(byproducts, splits, console))
 
 
 def prepare(options: TrainOptions, data: Data, world: World, console: Console) -> Training:
@@ -174,7 +174,9 @@ def _workers(options: TrainOptions) -> int:
     return 0 if options.workers is None and options.on_digits else worker_count(options.workers)
 
 
-def _matched(byproducts: Byproducts, source: ImageSource, console: Console) -> PointTargets:
+def _matched(
+    byproducts: Byproducts, source: ImageSource, console: Console, split: Literal["train", "val"] = "train"
+) -> PointTargets:
     def size_of(index: int) -> tuple[int, int]:
         return source.read(index).size
 
@@ -185,16 +187,21 @@ def _matched(byproducts: Byproducts, source: ImageSource, console: Console) -> P
         multi_label=source.multi_label,
         sizes=size_of,
         labels=None if source.multi_label else source.targets.tolist(),
+        image_ids=source.ids,
+        split=split,
         console=console,
     )
 
 
-def _matched_if_known(byproducts: Byproducts, source: ImageSource | None) -> PointTargets | None:
-    """The points of the validation images; byproducts are of training images as a rule, and then there are none."""
-    if source is None:
+def _matched_if_known(byproducts: Byproducts, splits: Splits, console: Console) -> PointTargets | None:
+    """The points of the validation images; None where the byproducts do not know them, or their names say nothing.
+
+    Byproducts are of training images as a rule, and a validation image may be called as a training image is.
+    """
+    if splits.val is None or {*splits.val.names} & {*splits.train.names}:
         return None
     try:
-        return _matched(byproducts, source, Console(quiet=True))
+        return _matched(byproducts, splits.val, console, "val")
     except UserError:
         return None
 
