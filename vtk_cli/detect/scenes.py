@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
@@ -124,14 +125,11 @@ def flipped(scene: Scene) -> Scene:
 
 
 def resized(scene: Scene, height: int, width: int) -> Scene:
-    """Scaled to `height` x `width`, bilinearly with antialiasing; masks to the nearest pixel, boxes by each axis' ratio."""
+    """Scaled to `height` x `width`: bilinear with antialiasing; masks by nearest pixels, boxes by each axis' ratio."""
     if scene.size == (height, width):
         return scene
     boxes = F.resize(scene.boxes, [height, width])
-    masks = scene.masks
-    if masks is not None:
-        empty = torch.zeros(0, height, width, dtype=torch.bool)
-        masks = F.resize(masks, [height, width]) if len(scene) else tv_tensors.Mask(empty)
+    masks = None if scene.masks is None else tv_tensors.Mask(_resized_masks(scene.masks, height, width))
     return replace(scene, image=F.resize(scene.image, [height, width], antialias=True), boxes=boxes, masks=masks)
 
 
@@ -179,6 +177,14 @@ def joined(scenes: list[Scene], image: Tensor) -> Scene:
         area=torch.cat([scene.area for scene in scenes]),
         crowd=torch.cat([scene.crowd for scene in scenes]),
     )
+
+
+def _resized_masks(masks: Tensor, height: int, width: int) -> Tensor:
+    """Each pixel takes the old one at its centre (torchvision's `nearest` takes the one at its corner)."""
+    if not len(masks):
+        return torch.zeros(0, height, width, dtype=torch.bool)
+    shapes = masks.as_subclass(Tensor)[:, None].to(torch.uint8)
+    return interpolate(shapes, (height, width), mode="nearest-exact")[:, 0].bool()
 
 
 def _pixels(image: Image.Image) -> tv_tensors.Image:

@@ -293,7 +293,7 @@ def test_classes_that_differ_between_splits_are_named(coco):
     what["categories"].append({"id": 9, "name": "owl"})
     write(coco, what, "val2017")
     val = open_detection(coco, "val", console=QUIET)
-    with pytest.raises(UserError, match="classes differ: 1 only in .*val2017.json \\(9 owl\\)"):
+    with pytest.raises(UserError, match=r"classes differ: 1 only in .*val2017.json \(9 owl\)"):
         check_same_classes(opened(coco), val)
 
 

@@ -116,7 +116,7 @@ def test_entities_that_grow_without_bound_are_refused(voc):
 def test_missing_images_and_annotations_are_found(voc):
     (voc / "JPEGImages" / "1.jpg").unlink()
     (voc / "ImageSets" / "Main" / "train.txt").write_text("0\n1\n2\n77\n")
-    with pytest.raises(UserError, match="1 x listed annotation is missing .*train.txt:4.*, 1 x image is missing"):
+    with pytest.raises(UserError, match=r"1 x listed annotation is missing .*train.txt:4.*, 1 x image is missing"):
         opened(voc)
     assert len(opened(voc, skip_bad=True)) == 2
 

@@ -102,7 +102,7 @@ def test_a_box_that_reaches_out_is_clipped_where_wrong_entries_are_skipped(yolo)
 def test_labels_without_their_image_are_found(yolo):
     (yolo / "images" / "train" / "0.png").unlink()
     (yolo / "labels" / "train" / "classes.txt").write_text("cat\ndog\n")
-    with pytest.raises(UserError, match="1 x image is missing .*train/0.txt"):
+    with pytest.raises(UserError, match=r"1 x image is missing .*train/0.txt"):
         opened(yolo)
 
 
@@ -136,7 +136,7 @@ def test_a_roboflow_export_names_its_folders_from_elsewhere(tmp_path, paint):
 def test_lists_of_images_are_read_and_do_not_lead_outside(yolo):
     (yolo / "train.txt").write_text("./images/train/0.png\nimages/train/1.png\nimages/train/9.png\n../../etc/x.png\n")
     configure(yolo, "path: .\ntrain: train.txt\nnames: {0: cat, 1: dog}\n")
-    with pytest.raises(UserError, match="2 wrong entries: 1 x image is missing .*outside the dataset"):
+    with pytest.raises(UserError, match=r"2 wrong entries: 1 x image is missing .*outside the dataset"):
         opened(yolo)
     assert [record.file.name for record in opened(yolo, skip_bad=True).records] == ["0.png", "1.png"]
 
