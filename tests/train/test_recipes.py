@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 import timm
+import torch
+from timm.layers import DropPath
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.finetuning import _size_argument, set_constant_drop_path
+from vtk_cli.models.names import parse_network
+from vtk_cli.models.zoo import build
 from vtk_cli.options import option_fields
 from vtk_cli.train.optimisation import SCHEDULES, LearningRates
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.recipes import RECIPE_COLUMNS, RECIPES, recipe_rows
 
-SUB = {"sub": "mask", "sub_ratio": 0.5, "sub_target": "relaxed"}
+SUB = {"sub": "mask", "sub_ratio": "0.5", "sub_target": "relaxed"}
 
 DEIT3_COLUMNS = ("model", "epochs", "img_size", "lr", "weight_decay", "drop_path")
 DEIT3 = """
@@ -290,6 +295,23 @@ def test_a_recipe_sets_only_options_there_are_and_names_networks_and_schedules_t
     warm = options.warmup_epochs if options.warmup_fraction is None else options.warmup_fraction * options.epochs
     assert 0 < warm < options.epochs / 2
     assert math.isfinite(options.lr)
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if "model" in recipe])
+def test_a_recipes_network_takes_its_arguments_and_images_of_its_size(name: str) -> None:
+    """On the meta device: the networks of hundreds of millions of weights cost nothing there."""
+    options = options_of(name)
+    spec, side = parse_network(options.network), options.input_size
+    assert side is not None
+    arguments = options.constructor_arguments | _size_argument(spec, side, options.constructor_arguments, offline=True)
+    with torch.device("meta"):
+        network, _ = build(spec, None, 10, arguments, offline=True)
+        assert network(torch.zeros(2, 3, side, side)).shape == (2, 10)
+    if options.drop_path is not None and options.drop_path_schedule == "constant":
+        set_constant_drop_path(network, options.drop_path)
+    rates = [part.drop_prob for part in network.modules() if isinstance(part, DropPath)]
+    assert (max(rates) if rates else 0.0) == pytest.approx(options.drop_path or 0.0)
+    assert (name.startswith("deit3")) == (len(set(rates)) == 1)
 
 
 def test_recipes_cannot_be_changed_by_who_reads_them() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 Recipe = Mapping[str, Any]
 """Field of `TrainOptions` -> value."""
 
-_SUB_MASK: Recipe = {"sub": "mask", "sub_ratio": 0.5, "sub_target": "relaxed"}
+_SUB_MASK: Recipe = {"sub": "mask", "sub_ratio": "0.5", "sub_target": "relaxed"}
 _MIX: Recipe = {"mixup": 0.8, "cutmix": 1.0, "mix_prob": 1.0, "mix_switch": 0.5, "mix_mode": "batch"}
 _RANDOM_CROP: Recipe = {
     "crop": "random-resized",
@@ -328,7 +328,7 @@ def _optimizer(recipe: Recipe) -> str:
 def _loss(recipe: Recipe) -> str:
     extra = {"binarised": recipe.get("binarize"), f"smoothing {recipe.get('smoothing', 0):g}": recipe.get("smoothing")}
     words = [recipe["loss"].upper(), *(word for word, is_on in extra.items() if is_on)]
-    branch = f"sub-branch: {recipe['sub']} {recipe['sub_ratio']:g}" if recipe["sub"] != "none" else "clicks"
+    branch = f"sub-branch: {recipe['sub']} {recipe['sub_ratio']}" if recipe["sub"] != "none" else "clicks"
     return f"{', '.join(words)}; {branch}"
 
 

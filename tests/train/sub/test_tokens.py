@@ -132,6 +132,17 @@ def test_gathering_before_the_embedding_is_gathering_after_it(variant: str) -> N
         torch.testing.assert_close(gradient, gradients[1][name], atol=2e-5, rtol=1e-4)
 
 
+def test_pixels_that_fill_no_patch_are_left_out_as_by_the_convolution() -> None:
+    """DeiT-III's ViT-H/14 trains at 160 pixels: 11 x 11 patches, 6 pixels over."""
+    network = vit(img_size=36)
+    before = KeptPatches(network, SubRatio(0.5, 0.5))
+    after = KeptTokens(network, SubRatio(0.5, 0.5), 16, indexed=False)
+    draw = before.draw(3, 5, 0, CPU)
+    torch.testing.assert_close(
+        before.logits(network, images(3, 36), draw), after.logits(network, images(3, 36), draw), atol=1e-6, rtol=1e-5
+    )
+
+
 def test_a_distilled_network_keeps_both_of_its_tokens() -> None:
     network = vit(VisionTransformerDistilled)
     before = KeptPatches(network, SubRatio(0.5, 0.5))

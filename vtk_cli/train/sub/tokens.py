@@ -111,7 +111,10 @@ def token_count(network: Any, image_size: int) -> int:
 
 def embed_kept(embed: Any, images: Tensor, keep: Tensor) -> Tensor:
     """(B, K, D): timm's `PatchEmbed` of the kept patches; a convolution that does not overlap is linear in each."""
-    rows = keep_patches(images, keep, tuple(embed.patch_size))
+    height, width = embed.patch_size
+    # What is over at the edges belongs to no patch, as with the convolution: ViT-H/14 at 160 pixels.
+    whole = images[..., : images.shape[-2] // height * height, : images.shape[-1] // width * width]
+    rows = keep_patches(whole, keep, (height, width))
     tokens: Tensor = embed.norm(F.linear(rows, embed.proj.weight.flatten(1), embed.proj.bias))
     return tokens
 
