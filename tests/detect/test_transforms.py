@@ -264,10 +264,13 @@ def dataset(tmp_path) -> DetectionSet:
         mask = np.zeros((height, width), bool)
         mask[5:20, 3:33] = True
         boxes = np.array([[3, 5, 33, 20], [10, 10, 50, 40], [0, 0, width, height]], np.float64)
+        given = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
         outlines = (outline_of_mask(mask), None, None)
         crowd = np.array([False, False, True])
         records.append(
-            ImageRecord(file, 10 + number, width, height, boxes, np.array([0, 1, 1]), np.ones(3), crowd, outlines)
+            ImageRecord(
+                file, 10 + number, width, height, boxes, given, np.array([0, 1, 1]), np.ones(3), crowd, outlines
+            )
         )
     return DetectionSet("made", "coco", tuple(records), ("a", "b"), (1, 2))
 

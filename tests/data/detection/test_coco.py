@@ -13,6 +13,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.detection import check_same_classes, open_detection
 from vtk_cli.data.detection.opening import splits_of
 from vtk_cli.data.detection.records import require_objects, require_outlines
+from vtk_cli.data.embedded import open_embedded
 from vtk_cli.errors import UserError
 
 QUIET = Console(quiet=True)
@@ -245,7 +246,7 @@ def test_no_images_are_refused(coco):
 def test_masks_can_be_required(coco):
     with pytest.raises(UserError, match="1 of 3 annotations have segmentation"):
         require_outlines(opened(coco))
-    require_outlines(open_detection("digits-coco", "val", console=QUIET))
+    require_outlines(opened(open_embedded("digits-coco", train=2, val=1).folder))
 
 
 def test_splits_are_found_by_their_names(coco):
@@ -319,6 +320,30 @@ def test_what_is_left_out_is_counted_in_a_warning_and_crowds_in_a_note(coco, cap
     assert "1 x category is unknown" in said
     assert "1 crowd regions, which are not trained on" in said
     assert "2 images without objects" in said
+
+
+def test_the_embedded_dataset_is_opened_by_its_name(monkeypatch):
+    small = open_embedded("digits-coco", train=2, val=1)
+    monkeypatch.setattr("vtk_cli.data.detection.opening.open_embedded", lambda name, console: small)
+    dataset = open_detection("digits-coco", "train", console=QUIET)
+    assert dataset.class_names == tuple("0123456789")
+    assert dataset.outlined == dataset.objects > 0
+    for record in dataset.records:  # a box of the embedded dataset is tight around its mask, and its area the mask's
+        np.testing.assert_array_equal(record.masks().sum(axis=(1, 2)), record.area)
+        for mask, box in zip(record.masks(), record.boxes, strict=True):
+            rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+            assert box.tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+def test_the_box_that_evaluation_compares_with_is_the_files_to_the_bit(coco):
+    what = content()
+    what["annotations"][0]["bbox"] = [0.1, 0.2, 12.3, 29.81]
+    what["annotations"][1]["bbox"] = [-0.3, 0.7, 3.3, 0.1]
+    write(coco, what)
+    first = opened(coco).records[0]
+    assert first.given.tolist() == [[0.1, 0.2, 12.3, 29.81], [-0.3, 0.7, 3.3, 0.1]]
+    assert first.boxes.min() == 0
+    assert first.boxes.max() == 30
 
 
 def test_what_is_no_dataset_is_refused(tmp_path, coco):

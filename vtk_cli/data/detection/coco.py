@@ -129,14 +129,20 @@ def _objects(
                 continue
             seen.add(same)
         image = images[entry["image_id"]]
-        one = _object(entry, (image["width"], image["height"]), label_of, given_area=not found & RESHAPING)
+        one = _object(
+            entry,
+            (image["width"], image["height"]),
+            label_of,
+            given_area=not found & RESHAPING,
+            given_box=not found & CLIPPABLE,
+        )
         if one is not None:
             objects[entry["image_id"]].append(one)
     return objects
 
 
 def _object(
-    entry: Mapping[str, Any], size: tuple[int, int], label_of: Mapping[int, int], *, given_area: bool
+    entry: Mapping[str, Any], size: tuple[int, int], label_of: Mapping[int, int], *, given_area: bool, given_box: bool
 ) -> Annotated | None:
     x, y, width, height = entry["bbox"]
     box = clipped(np.array([x, y, x + width, y + height], np.float64), size)
@@ -144,4 +150,5 @@ def _object(
         return None
     outline = outline_of(entry.get("segmentation"), size[1], size[0])
     area = entry.get("area") if given_area else None
-    return Annotated(box, label_of[entry["category_id"]], bool(entry.get("iscrowd", 0)), outline, area)
+    given = np.array(entry["bbox"], np.float64) if given_box else None
+    return Annotated(box, label_of[entry["category_id"]], bool(entry.get("iscrowd", 0)), outline, area, given)

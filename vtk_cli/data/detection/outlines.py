@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from vtk_cli.data.coco_faults import SLACK
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -34,11 +36,15 @@ Outline = Polygons | RunLengths
 
 
 def outline_of(segmentation: Any, height: int, width: int) -> Outline | None:
-    """The outline that a COCO `segmentation` without faults describes; None where it says that there is none."""
+    """The outline that a COCO `segmentation` describes; None where it says that there is none.
+
+    It must decode; polygons may reach outside the image and are clipped where that is by more than `SLACK`.
+    """
     if segmentation in (None, []):
         return None
     if isinstance(segmentation, list):
-        return Polygons(tuple(np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation))
+        parts = (np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation)
+        return Polygons(tuple(np.clip(part, -SLACK, (width + SLACK, height + SLACK)) for part in parts))
     counts = segmentation["counts"]
     if isinstance(counts, list):
         counts = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
@@ -49,8 +55,7 @@ def run_lengths_of(outline: Outline, height: int, width: int) -> RunLengths:
     """The pixels of an image of `height` x `width` that an outline covers, as COCO draws them; see `outline_mask`."""
     if isinstance(outline, RunLengths):
         return outline
-    clipped = [np.clip(part, 0, (width, height)).ravel().tolist() for part in outline.parts]
-    runs = coco_mask.merge(coco_mask.frPyObjects(clipped, height, width))
+    runs = coco_mask.merge(coco_mask.frPyObjects([part.ravel().tolist() for part in outline.parts], height, width))
     return RunLengths(height, width, runs["counts"])
 
 

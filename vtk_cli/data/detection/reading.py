@@ -44,7 +44,8 @@ class Reading:
 class Annotated:
     """An object of an image: its box (4,) x1, y1, x2, y2 inside the image, label, and the rest of its record.
 
-    `area` is None where the file gives none: then it is that of the outline, else of the box.
+    `area` is None where the file gives none: then it is that of the outline, else of the box. `given` is x, y, width
+    and height as the file gives them, None where it gives them in another way or they had to be clipped.
     """
 
     box: Floats
@@ -52,6 +53,7 @@ class Annotated:
     crowd: bool = False
     outline: Outline | None = None
     area: float | None = None
+    given: Floats | None = None
 
 
 def record_of(file: Path, identity: int, size: tuple[int, int], objects: Sequence[Annotated]) -> ImageRecord:
@@ -62,6 +64,7 @@ def record_of(file: Path, identity: int, size: tuple[int, int], objects: Sequenc
         identity,
         *size,
         boxes,
+        np.array([_given(one) for one in objects], np.float64).reshape(-1, 4),
         np.array([one.label for one in objects], np.int64),
         np.array([_area(one) for one in objects], np.float64),
         np.array([one.crowd for one in objects], np.bool_),
@@ -103,6 +106,10 @@ def accepted(reading: Reading, path: Path, *, skip_bad: bool, console: Console) 
     )
     console.note(dataset.summary())
     return dataset
+
+
+def _given(one: Annotated) -> Floats:
+    return np.concatenate([one.box[:2], one.box[2:] - one.box[:2]]) if one.given is None else one.given
 
 
 def _area(one: Annotated) -> float:

@@ -31,6 +31,8 @@ class ImageRecord:
         id: what results call it.
         width, height: of the upright image.
         boxes: float64 (n, 4): x1, y1, x2, y2, inside the image, x1 < x2 and y1 < y2.
+        given: float64 (n, 4): the same as x, y, width, height, to the bit as a COCO file gives them, so also where they
+            reach less than a pixel outside: what evaluation compares with.
         labels: int64 (n,): contiguous, from 0.
         area: float64 (n,), above 0: as the file gives it, else of the outline, else of the box.
         crowd: bool (n,): regions of many objects, or objects too hard to judge. They are not trained on, and what is
@@ -43,6 +45,7 @@ class ImageRecord:
     width: int
     height: int
     boxes: Floats
+    given: Floats
     labels: npt.NDArray[np.int64]
     area: Floats
     crowd: Bools
@@ -71,6 +74,7 @@ class ImageRecord:
         return replace(
             self,
             boxes=self.boxes[kept],
+            given=self.given[kept],
             labels=self.labels[kept],
             area=self.area[kept],
             crowd=self.crowd[kept],
