@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from vtk_cli.console import Console
 from vtk_cli.errors import UserError
@@ -22,6 +25,11 @@ def vit() -> Any:
     return VisionTransformer(
         img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=5, drop_rate=0.3
     )  # fmt: skip
+
+
+def eva() -> Any:
+    torch.manual_seed(0)
+    return Eva(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, mlp_ratio=2, num_classes=5)
 
 
 def swin() -> Any:
@@ -104,6 +112,28 @@ def test_a_network_that_hides_its_features_is_refused() -> None:
     ):
         with pytest.raises(UserError, match="does not give the pooled features"):
             Classifier(network, points=1, image_size=32)
+
+
+@pytest.mark.parametrize(
+    ("make", "method"),
+    [(vit, "mask"), (vit, "dropout"), (vit, "droppath"), (swin, "mask"), (eva, "mask")],
+    ids=["tokens", "dropout", "droppath", "mask token", "slot"],
+)
+def test_a_compiled_classifier_computes_the_same_from_one_graph_a_branch(make: Any, method: str) -> None:
+    torch.compiler.reset()
+    model = classifier(make(), points=1, method=method).train()
+    compiled, counter = copy.deepcopy(model), CompileCounter()
+    compiled.compile(backend=counter)
+    frames = []
+    for step in range(3):
+        for draw in (None, model.sub.draw(3, 0, step, CPU)):
+            torch.manual_seed(step)
+            expected = model(images(), draw)
+            torch.manual_seed(step)
+            found = compiled(images(), draw)
+            torch.testing.assert_close(found, expected)
+        frames.append(counter.frame_count)
+    assert frames[0] == frames[-1]  # what is drawn next needs no other graph
 
 
 def test_any_module_is_trained_without_points() -> None:

@@ -103,7 +103,8 @@ class Mixer:
         even = len(images) - len(images) % 2 if self._mixes else 0
         dense = self._dense(targets)
         if even:
-            images[:even], dense[:even] = self._mix(images[:even], targets[:even], seed)
+            mixed, dense[:even] = self._mix(images[:even], targets[:even], seed)
+            images = mixed if even == len(images) else torch.cat((mixed, images[even:]))
         if points is None or present is None:
             return Mixed(images, dense, None)
         own = torch.ones(len(images), 1, *images.shape[2:], device=images.device)

@@ -156,7 +156,7 @@ class Objective:
             mean, std = (torch.tensor(value, device=images.device).view(1, -1, 1, 1) for value in values)
             self._moments = mean, std
         mean, std = self._moments
-        return images.to(torch.float32, memory_format=self._format).div_(255).sub_(mean).div_(std)
+        return images.to(torch.float32, copy=True, memory_format=self._format).div_(255).sub_(mean).div_(std)
 
     def gradient_norms(self, classifier: nn.Module, batch: Any, clock: Clock) -> dict[str, float]:
         """2-norms of the gradients that the class loss and the weighted point loss have on the weights they share.

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 import torchvision
 
 from vtk_cli.console import Console
 from vtk_cli.errors import UserError
-from vtk_cli.train.sub import choose_sub
+from vtk_cli.train.sub import choose_sub, kept_count
 from vtk_cli.train.sub.beit import KeptBeitPatches
 from vtk_cli.train.sub.mask_token import MaskToken
 from vtk_cli.train.sub.pixels import MaskedBlocks
@@ -22,6 +23,7 @@ from vtk_cli.train.sub.tokens import KeptPatches, KeptTokens
         ("deit3_small_patch16_224", {"depth": 1, "img_size": 64}, KeptPatches),
         ("deit_tiny_distilled_patch16_224", {"depth": 1, "img_size": 64}, KeptPatches),
         ("vit_tiny_patch16_224", {"depth": 1, "img_size": 64, "dynamic_img_size": True}, KeptTokens),
+        ("vit_tiny_patch16_224", {"depth": 1, "img_size": 70}, KeptTokens),
         ("vit_tiny_r_s16_p8_224", {"depth": 1, "img_size": 64}, KeptTokens),
         ("eva02_tiny_patch14_224", {"depth": 1, "img_size": 56}, KeptTokens),
         ("beit_base_patch16_224", {"depth": 1, "img_size": 64}, KeptBeitPatches),
@@ -60,6 +62,30 @@ def test_a_ratio_that_would_leave_nothing_is_warned_of_and_one_is_kept(capsys: p
     sub = choose_sub(network, "mask", "auto", 0.95, 64, console=Console())
     assert "would leave none of the 16 patches of an image; 1 is kept" in " ".join(capsys.readouterr().err.split())
     assert sub.parts == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "side", "tokens"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 70}, 70, 16),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True}, 96, 36),
+        ("vit_tiny_r_s16_p8_224", {"img_size": 64}, 64, 4),
+        ("eva02_tiny_patch14_224", {"img_size": 56}, 56, 16),
+        ("beit_base_patch16_224", {"img_size": 64}, 64, 16),
+    ],
+)
+def test_as_many_tokens_are_drawn_among_as_the_blocks_see(
+    name: str, arguments: dict[str, Any], side: int, tokens: int
+) -> None:
+    network = timm.create_model(name, depth=1, num_classes=2, **arguments)
+    sub = choose_sub(network, "mask", "auto", 0.5, side, console=Console())
+    entered: list[int] = []
+    network.blocks[0].norm1.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].shape[1]))
+    images = torch.zeros(1, 3, side, side)
+    network(images)
+    sub.logits(network, images, sub.draw(1, 0, 0, torch.device("cpu")))
+    assert sub.parts == tokens
+    assert entered == [network.num_prefix_tokens + tokens, network.num_prefix_tokens + kept_count(tokens, 0.5)]
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0])

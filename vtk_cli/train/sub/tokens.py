@@ -103,8 +103,6 @@ class _Slot(nn.Module):
 def token_count(network: Any, image_size: int) -> int:
     """Patch tokens of an image (3, S, S), as the network's own patch embedding counts them."""
     embed = network.patch_embed if hasattr(network, "patch_embed") else network.embeds
-    if getattr(embed, "num_patches", None):
-        return int(embed.num_patches)
     rows, columns = embed.dynamic_feat_size((image_size, image_size))
     return int(rows * columns)
 
