@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from vtk_cli.engine.distributed import World
-from vtk_cli.engine.seeds import sample_rng, sample_seed
+from vtk_cli.engine.seeds import preserved_sample_rng, sample_seed, start_sample_rng
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import UserError, VtkError
 
@@ -252,14 +252,18 @@ class _SeededDataset(Dataset[Any]):
     dataset: Dataset[Any]
     seed: int
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[int, Any] | _Refused:
-        epoch, index, repeat = key
+    def __getitems__(self, keys: list[tuple[int, int, int]]) -> list[tuple[int, Any] | _Refused]:
+        """A batch of samples; torch asks for whole batches where a data set can give them."""
+        with preserved_sample_rng():
+            return [self._sample(*key) for key in keys]
+
+    def _sample(self, epoch: int, index: int, repeat: int) -> tuple[int, Any] | _Refused:
         seed = sample_seed(self.seed, epoch, index)
-        with sample_rng(sample_seed(seed, repeat, index) if repeat else seed):
-            try:
-                return index, self.dataset[index]
-            except VtkError as error:
-                return _Refused(error)
+        start_sample_rng(sample_seed(seed, repeat, index) if repeat else seed)
+        try:
+            return index, self.dataset[index]
+        except VtkError as error:
+            return _Refused(error)
 
 
 @dataclass

@@ -83,20 +83,32 @@ def preserved_rng() -> Iterator[None]:
 
 @contextmanager
 def sample_rng(seed: int) -> Iterator[None]:
-    """Inside, Python's, NumPy's and torch's CPU generators start from `seed`; afterwards they are as before.
+    """Inside, Python's, NumPy's and torch's CPU generators start from `seed`; afterwards they are as before."""
+    with preserved_sample_rng():
+        start_sample_rng(seed)
+        yield
 
-    Cheap enough for every sample: accelerators are left alone.
+
+@contextmanager
+def preserved_sample_rng() -> Iterator[None]:
+    """Whatever samples draw inside, the generators of the CPU are afterwards where they were before.
+
+    Looking at their states costs as much as a small image: do so once for many samples.
     """
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(_words(seed))  # noqa: NPY002
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(pytorch)
+
+
+def start_sample_rng(seed: int) -> None:
+    """Start Python's, NumPy's and torch's CPU generators from `seed`; accelerators are left alone."""
+    random.seed(seed)
+    np.random.seed(_words(seed))  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
 
 
 def _mix(value: int) -> int:

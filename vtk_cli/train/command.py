@@ -87,7 +87,9 @@ class ExportOptions(SpeechOptions):
     format: tuple[ExportFormat, ...] = option(
         (ExportFormat.ONNX, ExportFormat.TORCH_EXPORT), "What to write; may be repeated.", panel="Export"
     )
-    tolerance: float = option(1e-4, "Largest difference of a logit from the network's own.", panel="Export", above=0)
+    tolerance: float = option(
+        1e-4, "Largest difference of a logit, as a share of the largest logit.", panel="Export", above=0
+    )
     out: Path | None = option(
         None, "The folder [default: the run's, or that of the weight file].", panel="Run", short="-o", metavar="DIR"
     )
