@@ -108,13 +108,11 @@ _BY_KIND: dict[str, Callable[[nn.Module, SubRatio, int, int | None], SubModel]] 
 
 
 def _is_plain(network: nn.Module) -> bool:
-    """Whether the patch embedding is a linear map of each patch alone, at one size of the image, and covers it."""
+    """Whether the patch embedding is a linear map of each patch alone, at one size of the image."""
     embed: Any = network.patch_embed
     if type(embed) is not PatchEmbed or getattr(network, "dynamic_img_size", False):
         return False
-    if not (embed.strict_img_size and embed.img_size and embed.flatten) or embed.dynamic_img_pad:
-        return False
-    return all(side % patch == 0 for side, patch in zip(embed.img_size, embed.patch_size, strict=True))
+    return bool(embed.strict_img_size and embed.img_size and embed.flatten and not embed.dynamic_img_pad)
 
 
 def _is_plain_beit(network: nn.Module) -> bool:

@@ -73,6 +73,10 @@ class KeptTokens(SubModel):
     def __init__(self, network: Any, ratio: SubRatio, tokens: int, *, indexed: bool) -> None:
         super().__init__(ratio, tokens, "token")
         self._slot = _Slot(network.num_prefix_tokens, indexed=indexed)
+        if network.patch_drop is None:
+            # A place for a module, as it will be after the first draw: a compiled network need not be compiled anew.
+            del network.patch_drop
+            network.register_module("patch_drop", None)
 
     @contextmanager
     def applied(self, network: Any, draw: SubDraw) -> Iterator[None]:
