@@ -170,7 +170,8 @@ def detector_config(name: str, classes: int, **changes: Any) -> DetectorConfig:
     family, _, size = name.rpartition("-")
     of_size = _MICRO if size == "micro" else {}
     of_family = _PLUS_MICRO if size == "micro" and family == "vidt-plus" else _FAMILIES[family]
-    return DetectorConfig(BACKBONES[size], classes, **{**of_size, **of_family, **changes})
+    given = {"backbone": BACKBONES[size], "classes": classes, **of_size, **of_family, **changes}
+    return DetectorConfig(**given)
 
 
 def config_to_json(config: DetectorConfig) -> dict[str, Any]:
