@@ -23,7 +23,7 @@ from vtk_cli.train.sub.tokens import KeptPatches, KeptTokens
         ("deit3_small_patch16_224", {"depth": 1, "img_size": 64}, KeptPatches),
         ("deit_tiny_distilled_patch16_224", {"depth": 1, "img_size": 64}, KeptPatches),
         ("vit_tiny_patch16_224", {"depth": 1, "img_size": 64, "dynamic_img_size": True}, KeptTokens),
-        ("vit_tiny_patch16_224", {"depth": 1, "img_size": 70}, KeptTokens),
+        ("vit_tiny_patch16_224", {"depth": 1, "img_size": 70}, KeptPatches),
         ("vit_tiny_r_s16_p8_224", {"depth": 1, "img_size": 64}, KeptTokens),
         ("eva02_tiny_patch14_224", {"depth": 1, "img_size": 56}, KeptTokens),
         ("beit_base_patch16_224", {"depth": 1, "img_size": 64}, KeptBeitPatches),

@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no position embedding": {"pos_embed": "none"},
     "norm before the blocks": {"pre_norm": True},
     "attention pooling": {"global_pool": "map", "class_token": False},
+    "patches that do not fill the image": {"img_size": 37},
     "norm of the embedding": {"pre_norm": True, "embed_norm_layer": nn.LayerNorm},
 }
 
@@ -100,30 +101,30 @@ def test_prefix_tokens_enter_the_blocks_as_ever() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_dropping_tokens_is_attention_among_the_kept_ones(variant: str) -> None:
-    network = vit(**VARIANTS[variant])
+    network, pixels = vit(**VARIANTS[variant]), images(side=VARIANTS[variant].get("img_size", 32))
     sub = token_sub(network)
     assert isinstance(sub, KeptPatches)
     draw = sub.draw(3, 5, 0, CPU)
     prefix = network.num_prefix_tokens
     mask = allowed(draw.kept, 16, prefix).expand(-1, -1, prefix + 16, -1)
-    full = network.forward_features(images(), attn_mask=mask)
+    full = network.forward_features(pixels, attn_mask=mask)
     index = torch.cat((torch.arange(prefix).expand(3, -1), draw.kept + prefix), dim=1)
     expected = full.gather(1, index[:, :, None].expand(-1, -1, 32))
-    torch.testing.assert_close(sub.features(network, images(), draw), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sub.features(network, pixels, draw), expected, atol=1e-5, rtol=1e-5)
     logits = network.forward_head(expected)
-    torch.testing.assert_close(sub.logits(network, images(), draw), logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sub.logits(network, pixels, draw), logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gathering_before_the_embedding_is_gathering_after_it(variant: str) -> None:
-    network = vit(**VARIANTS[variant])
+    network, pixels = vit(**VARIANTS[variant]), images(side=VARIANTS[variant].get("img_size", 32))
     before = KeptPatches(network, SubRatio(0.5, 0.5))
     after = KeptTokens(network, SubRatio(0.5, 0.5), 16, indexed=False)
     draw = before.draw(3, 5, 0, CPU)
     outputs, gradients = [], []
     for sub in (before, after):
         network.zero_grad()
-        logits = sub.logits(network, images(), draw)
+        logits = sub.logits(network, pixels, draw)
         logits.square().sum().backward()
         outputs.append(logits)
         gradients.append({name: weight.grad.clone() for name, weight in network.named_parameters()})
