@@ -77,7 +77,7 @@ def test_another_networks_weights_are_refused_and_nothing_is_loaded(tmp_path: Pa
     save_file(theirs(), tmp_path / "timm.safetensors")
     backbone = ours(wider)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    with pytest.raises(UserError, match="of another shape.*patch_embed.*windows as wide"):
+    with pytest.raises(UserError, match=r"of another shape.*patch_embed.*windows as wide"):
         load_backbone(backbone, tmp_path / "timm.safetensors")
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
 

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from vtk_cli.detect.classes import coco_classes, labels_of, select_labels
 from vtk_cli.detect.configurations import Classes
+
+Make = Callable[..., Any]
 
 
 def test_coco_has_80_classes_under_91_ids() -> None:
@@ -22,7 +27,7 @@ def test_classes_are_found_by_name() -> None:
     assert labels_of(Classes(("N/A",), (0,)), coco_classes()) is None
 
 
-def test_some_of_the_classes_predict_what_they_did_among_all(detector, padded) -> None:  # type: ignore[no-untyped-def]
+def test_some_of_the_classes_predict_what_they_did_among_all(detector: Make, padded: Make) -> None:
     """Labels that are ids, as published, become labels that are not; channel 0 of the tokens stays any object."""
     network, batch = detector("vidt-plus-micro", classes=6, token_offset=0), padded((64, 96))
     before = network(batch, for_losses=True)

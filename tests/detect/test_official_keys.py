@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def norm(name: str, width: int) -> Shapes:
 
 def mlp(name: str, *widths: int) -> Shapes:
     keys: Shapes = {}
-    for layer, (inner, out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for layer, (inner, out) in enumerate(pairwise(widths)):
         keys |= linear(f"{name}.layers.{layer}", out, inner)
     return keys
 

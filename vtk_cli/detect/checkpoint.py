@@ -106,14 +106,13 @@ def read_detector(path: Path) -> SavedDetector:
     Raises:
         UserError: it cannot be read, holds no detector, or its tensors fit none.
     """
-    state = read_state_dict(path)
-    if is_official(state):
+    state, metadata = read_state_dict(path), file_metadata(path)
+    if _CONFIG not in metadata and is_official(state):
         converted = from_official(state, str(path))
         classes = (
             coco_classes() if converted.config.classes == len(coco_classes().names) else _numbered(converted.config)
         )
         return SavedDetector(converted.config, classes, converted.state, path, {})
-    metadata = file_metadata(path)
     if _CONFIG not in metadata or _CLASSES not in metadata:
         raise UserError("holds no detector", str(path), "name a file of vtk detect or a published vidt_*.pth")
     try:
