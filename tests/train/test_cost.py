@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -87,10 +88,20 @@ def test_a_fused_step_keeps_both_graphs() -> None:
     assert "peak in the forward of the network" in StepCost(100, None).memory
 
 
+def test_a_compiled_classifier_is_measured_without_being_compiled() -> None:
+    model, counter = classifier("resnet10t", 64), CompileCounter()
+    expected = measured_macs(model, 64)
+    model.compile(backend=counter)
+    assert measured_macs(model, 64) == expected
+    assert counter.frame_count == 0
+
+
 def test_measuring_moves_and_changes_nothing() -> None:
-    model = classifier("resnet10t", 64).eval()
+    model = classifier("vit_tiny_patch16_224", 64, img_size=64, depth=1, drop_path_rate=0.5, proj_drop_rate=0.5).eval()
+    state = torch.get_rng_state()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    step_cost(model, 64)
+    assert step_cost(model, 64) is not None
+    assert torch.equal(torch.get_rng_state(), state)
     assert not model.training
     for name, tensor in model.state_dict().items():
         assert tensor.device == CPU

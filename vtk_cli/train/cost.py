@@ -95,7 +95,7 @@ def measured_macs(classifier: Classifier, image_size: int, draw: SubDraw | None 
     if draw is not None and draw.keep is not None:
         draw = draw._replace(keep=draw.keep.to("meta"))
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"), counter:
         functional_call(classifier, shapes, (images, draw))
     return int(counter.get_total_flops()) // 2
 
