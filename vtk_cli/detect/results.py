@@ -18,7 +18,7 @@ from vtk_cli.data.detection.outlines import Floats, RunLengths, outline_of
 from vtk_cli.data.rle import run_lengths
 from vtk_cli.engine.distributed import World
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path
+from vtk_cli.files import write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,7 @@ def write_results(path: Path, detections: Iterable[Detections], category_ids: Se
     Raises:
         JobError, UserError: as `vtk_cli.files.disk_errors`.
     """
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        json.dump(results_of(detections, category_ids), file, allow_nan=False)
+    write_text(path, json.dumps(results_of(detections, category_ids), allow_nan=False))
 
 
 def read_results(path: Path, dataset: DetectionSet) -> list[Detections]:
