@@ -17,7 +17,7 @@ from vtk_cli.data.detection.outlines import outline_of_mask
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.detect.confusion import confusion_matrix
 from vtk_cli.detect.evaluation import NUMBERS, evaluate_boxes, evaluate_masks
-from vtk_cli.detect.results import Detections, gathered, read_results, write_results
+from vtk_cli.detect.results import Detections, gathered, read_results, write_results, yolo_lines
 from vtk_cli.errors import UserError
 from vtk_cli.files import CACHE_VARIABLE
 
@@ -237,6 +237,13 @@ def test_results_come_back_from_their_file(tmp_path):
         np.testing.assert_allclose(before.boxes, after.boxes, rtol=1e-12)
         np.testing.assert_array_equal(before.labels, after.labels)
         assert before.masks == after.masks
+
+
+def test_yolo_lines_are_shares_of_the_image():
+    boxes = np.array([[10, 10, 30, 20], [-5, 0, 45, 60]], float)
+    lines = yolo_lines(Detections(1, boxes, np.array([0.5, 0.25]), np.array([3, 0])), 40, 50)
+    assert lines == "3 0.500000 0.300000 0.500000 0.200000 0.500000\n0 0.500000 0.500000 1.000000 1.000000 0.250000\n"
+    assert yolo_lines(Detections(1, boxes[:0], np.zeros(0), np.zeros(0, int)), 40, 50) == ""
 
 
 def test_confusion_counts_every_object_once_and_every_detection_at_most_once():

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +28,10 @@ CLIPPABLE = frozenset({"box reaches outside the image", "mask reaches outside th
 
 SHOWN = 80
 """How many characters of a wrong entry are shown."""
+
+_NUMBERS = frozenset({int, float})
+_LARGEST = 1e300
+"""A little less than what a float can hold, so that sums of such numbers are finite too."""
 
 Fault = tuple[str, str]
 """(what about the entry, what is wrong), e.g. `("bbox [3, 2, 0, 5]", "box has no area")`."""
@@ -222,12 +225,17 @@ def is_identity(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite JSON number that a float can hold."""
-    return type(value) in {int, float} and -math.inf < value < math.inf and abs(value) < 1e300
+    return type(value) in _NUMBERS and abs(value) < _LARGEST
 
 
 def are_numbers(value: Any, count: int) -> bool:
     """Whether it is a list of `count` finite numbers."""
-    return isinstance(value, list) and len(value) == count and all(map(is_number, value))
+    if not isinstance(value, list) or len(value) != count or not _NUMBERS.issuperset(map(type, value)):
+        return False
+    try:
+        return bool(sum(map(abs, value)) < _LARGEST)  # NaN is less than nothing
+    except OverflowError:
+        return False
 
 
 def _shown(entry: Any) -> str:

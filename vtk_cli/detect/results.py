@@ -82,6 +82,15 @@ def write_results(path: Path, detections: Iterable[Detections], category_ids: Se
     write_text(path, json.dumps(results_of(detections, category_ids), allow_nan=False))
 
 
+def yolo_lines(one: Detections, width: int, height: int) -> str:
+    """The text file that YOLO's tools write for an image: `class cx cy w h score` a line, in shares of the image."""
+    extent = np.array([width, height, width, height])
+    corners = np.clip(one.boxes, 0, extent) / extent
+    boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
+    rows = zip(one.labels.tolist(), boxes.tolist(), one.scores.tolist(), strict=True)
+    return "".join(f"{label} {' '.join(f'{value:.6f}' for value in box)} {score:.6f}\n" for label, box, score in rows)
+
+
 def read_results(path: Path, dataset: DetectionSet) -> list[Detections]:
     """Read COCO results for a dataset, as other programs write them too.
 
