@@ -1,6 +1,6 @@
 """Distillation with token matching: a student's tokens are drawn to its teacher's, one to one.
 
-arXiv 2110.03921, Section 3.3. Student and teacher have equally many DET tokens, levels and decoder layers, of one width.
+arXiv 2110.03921, Section 3.3. Student and teacher have equally many DET tokens, levels and layers, of one width.
 """
 
 from __future__ import annotations

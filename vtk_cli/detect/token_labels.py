@@ -1,7 +1,7 @@
 """Dense supervision of the patches: each cell of the maps predicts the classes that it shows.
 
-arXiv 2204.07962, Section 4.3. A cell's target is, for each class, the share of its pixels that the class covers; channel 0 is "any object". Where
-objects overlap, a pixel belongs to the one that is annotated first.
+arXiv 2204.07962, Section 4.3. A cell's target is, for each class, the share of its pixels that the class covers;
+channel 0 is "any object". Where objects overlap, a pixel belongs to the one that is annotated first.
 """
 
 from __future__ import annotations
