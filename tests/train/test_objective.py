@@ -20,7 +20,7 @@ from vtk_cli.train.classifier import Classifier
 from vtk_cli.train.losses import criterion, point_loss, relaxed_target
 from vtk_cli.train.mixing import Mixer
 from vtk_cli.train.objective import Objective, PointTerm, SubTerm
-from vtk_cli.train.sub import choose_sub
+from vtk_cli.train.sub import SubRatio, choose_sub
 
 PIXELS = PixelConfig(32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.5))
 CLASSES, SAMPLES = 5, 6
@@ -181,6 +181,29 @@ def test_mixing_mixes_the_label_and_the_sub_model_sees_the_same_mixture() -> Non
     assert not torch.equal(seen[0], loss.normalised(data[1]))
 
 
+def test_mixing_is_repeated_by_the_clock() -> None:
+    model = classifier(method="none")
+    loss = objective(model, mixer=Mixer(CLASSES, mixup_alpha=0.8))
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+    for clock in (CLOCK, CLOCK, Clock(0, 3, 12)):
+        losses(model, loss, batch(), clock)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
+
+
+def test_a_changing_ratio_follows_the_updates() -> None:
+    network = vit()
+    sub = choose_sub(network, "mask", "auto", SubRatio(0.25, 0.75), 32, console=Console())
+    model: Any = Classifier(network, sub=sub, image_size=32).train()
+    loss = Objective(PIXELS, Mixer(CLASSES), classes=CLASSES, sub=SubTerm(sub, steps=10))
+    entered: list[int] = []
+    network.blocks[0].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].shape[1] - 1))
+    for step in (0, 5, 10):
+        losses(model, loss, batch(), Clock(0, step, 1))
+    assert entered[1::2] == [12, 8, 4]
+
+
 def test_binarised_targets_count_every_class_of_the_mixture_fully_and_the_taught_ones_do_not() -> None:
     model, data = classifier(), batch(4)
     data = data[0], data[1], torch.tensor([0, 1, 2, 3])
@@ -271,7 +294,8 @@ def test_the_sub_models_points_are_taught_as_asked(sub: Any) -> None:
     assert losses(model, loss, data)[1] == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_every_parameter_takes_part_in_the_last_backward_pass() -> None:
+@pytest.mark.parametrize("points", [True, False])
+def test_every_parameter_takes_part_in_the_last_backward_pass(points: bool) -> None:
     model = classifier(
         timm.create_model(
             "swin_tiny_patch4_window7_224", img_size=32, window_size=4, depths=(1, 1), num_classes=CLASSES
@@ -279,7 +303,7 @@ def test_every_parameter_takes_part_in_the_last_backward_pass() -> None:
         points=1,
     )
     loss = objective(model, points=PointTerm(sub="none"))
-    for value in loss(model, batch(points=True), CLOCK):
+    for value in loss(model, batch(points=points), CLOCK):
         model.zero_grad()
         value.backward()
     assert all(weight.grad is not None for weight in model.parameters())
@@ -398,3 +422,10 @@ def test_images_are_handed_over_in_the_memory_format_that_is_asked_for() -> None
     images = objective(model, channels_last=True).normalised(batch()[1])
     assert images.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(images, objective(model).normalised(batch()[1]))
+
+
+def test_normalising_changes_no_image_of_the_batch() -> None:
+    images = batch()[1].float()
+    before = images.clone()
+    objective(classifier(method="none")).normalised(images)
+    assert torch.equal(images, before)

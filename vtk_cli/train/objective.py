@@ -140,7 +140,7 @@ class Objective:
         with nullcontext() if term.fused else gradients_stay_here(model):
             logits, points = model(mixed.images)
             loss = (self._class_loss(logits, mixed.targets) + self._point_term(points, mixed.points)) / 2
-            taught = self._taught(term.target, logits.detach(), mixed.targets)
+            taught = self._taught(term.target, logits, mixed.targets)
             anchors = None if points is None else points.detach()
             if not term.fused:
                 del logits, points  # the main graph is freed by its backward, before the sub-model's is built

@@ -8,7 +8,16 @@ from vtk_cli.train.sub import SubRatio, kept_count, parse_ratio
 
 @pytest.mark.parametrize(
     ("parts", "ratio", "kept"),
-    [(196, 0.5, 98), (49, 0.5, 24), (49, 0.75, 12), (10, 0.9, 1), (16, 0.0, 16), (4, 0.99, 1), (100, 0.29, 71)],
+    [
+        (196, 0.5, 98),
+        (49, 0.5, 24),
+        (49, 0.75, 12),
+        (10, 0.9, 1),
+        (20, 0.9, 2),
+        (16, 0.0, 16),
+        (4, 0.99, 1),
+        (100, 0.29, 71),
+    ],
 )
 def test_so_many_parts_are_kept(parts: int, ratio: float, kept: int) -> None:
     assert kept_count(parts, ratio) == kept

@@ -214,7 +214,10 @@ def test_naflexvit_sees_the_kept_tokens_alone_in_training() -> None:
     assert entered == [8 + network.num_prefix_tokens]
 
 
-@pytest.mark.parametrize("bias", [{"use_rel_pos_bias": True}, {"use_shared_rel_pos_bias": True}, {}])
+BOTH = {"use_rel_pos_bias": True, "use_shared_rel_pos_bias": True}
+
+
+@pytest.mark.parametrize("bias", [{"use_rel_pos_bias": True}, {"use_shared_rel_pos_bias": True}, BOTH, {}])
 def test_beits_bias_goes_with_its_pair_of_tokens(bias: dict[str, bool]) -> None:
     torch.manual_seed(0)
     wanted = {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": False, "use_abs_pos_emb": not bias} | bias
