@@ -17,6 +17,8 @@ from torch import Tensor
 from vtk_kernels import dispatch
 
 MOST_LEVELS = 8
+LONGEST_SIDE = 1 << 24
+"""Of a map: a longer one has cells between the numbers that float32 can hold."""
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -39,7 +41,7 @@ def deformable_attention(
 
     Args:
         value: (B, S, M, D) float64, float32, bfloat16 or float16; cell (i, j) of level l is row start_l + i * W_l + j.
-        shapes: L pairs (H, W) as Python ints, 1 <= L <= 8, sum of H * W = S.
+        shapes: L pairs (H, W) as Python ints up to 2**24, 1 <= L <= 8, sum of H * W = S.
         reference: (B, Q, L, 2) points (x, y) or (B, Q, L, 4) boxes (x, y, w, h) in [0, 1].
         offsets: (B, Q, M, L, P, 2).
         logits: (B, Q, M, L*P).
@@ -108,8 +110,8 @@ def _checked_value(value: Tensor, shapes: Sequence[tuple[int, int]]) -> tuple[to
         raise ValueError(f"value: expected float64, float32, bfloat16 or float16, got {value.dtype}")
     if not 1 <= len(shapes) <= MOST_LEVELS or any(len(shape) != 2 for shape in shapes):
         raise ValueError(f"shapes: expected 1 to {MOST_LEVELS} pairs (H, W), got {shapes}")
-    if any(H < 1 or W < 1 for H, W in shapes):
-        raise ValueError(f"shapes: expected H and W of at least 1, got {shapes}")
+    if any(not 1 <= side <= LONGEST_SIDE for shape in shapes for side in shape):
+        raise ValueError(f"shapes: expected H and W of 1 to {LONGEST_SIDE}, got {shapes}")
     cells = sum(H * W for H, W in shapes)
     if cells != value.shape[1]:
         raise ValueError(f"shapes: {shapes} have {cells} cells, but value {tuple(value.shape)} has {value.shape[1]}")
