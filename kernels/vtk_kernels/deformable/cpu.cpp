@@ -1,6 +1,6 @@
 // Multi-scale deformable attention on the CPU: forward and backward, in the notation of reference.py.
 //
-// A query's samples are first planned (softmax, locations, cell, fractions), then summed. Nothing of the size of the sampled
+// A query's samples are first planned (samples.h), then their rows are summed (loops.h). Nothing of the size of the sampled
 // values is stored. Threads: the forward pass is parallel over (b, m, q), each of which writes its own row of the output; the
 // backward pass is parallel over (b, m, level), each of which alone writes the rows of grad_value of its head and level, so no
 // sum is shared between threads, and its order never changes. The softmax before and after it is parallel over (b, q, m).
@@ -15,8 +15,8 @@
 #include "loops.h"
 #include "pages.h"
 #include "parallel.h"
-#include "stream.h"
 #include "simd.h"
+#include "stream.h"
 
 namespace {
 

@@ -104,7 +104,15 @@ def test_the_gradient_of_a_gradient_is_refused(backend, case):
 
 WRONG = {
     "value": [torch.zeros(2, 30, 2), torch.zeros(2, 30, 2, 5, dtype=torch.int64), torch.zeros(2, 30, 0, 5)],
-    "shapes": [[(6, 4)], [(6, 4), (3, 2)] * 5, [], [(6, 4, 1), (3, 2)], [(30, 1), (0, 7)], [(-6, -4), (3, 2)]],
+    "shapes": [
+        [(6, 4)],
+        [(6, 4), (3, 2)] * 5,
+        [],
+        [(6, 4, 1), (3, 2)],
+        [(30, 1), (0, 7)],
+        [(-6, -4), (3, 2)],
+        [(1, 2**24 + 1)],
+    ],
     "reference": [torch.zeros(2, 3, 2, 3), torch.zeros(2, 4, 2, 2), torch.zeros(2, 3, 2, 2, dtype=torch.int32)],
     "offsets": [torch.zeros(2, 3, 2, 2, 2, 3), torch.zeros(1, 3, 2, 2, 2, 2), torch.zeros(2, 3, 2, 2, 0, 2)],
     "logits": [torch.zeros(2, 3, 2, 5), torch.zeros(2, 3, 2, 2, 2), torch.zeros(2, 3, 2, 4, device="meta")],

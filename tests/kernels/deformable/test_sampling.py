@@ -90,6 +90,29 @@ def test_both_forms_equal_loops_over_python_numbers(
     close(classic, expected, dtype, 4)
 
 
+ANYWHERE = st.one_of(
+    st.floats(),  # NaN, infinities, the largest and the smallest too
+    st.floats(-0.5, 1.5),
+    st.integers(-4, 20).map(lambda eighths: eighths / 8),  # centres and borders of cells
+)
+
+
+@quick
+@given(places=st.lists(ANYWHERE, min_size=2, max_size=40), side=st.sampled_from([1, 3, 4, 8]))
+def test_samples_at_any_place_are_those_of_the_loops_and_have_finite_gradients(backend, by_loops, places, side):
+    where = torch.tensor(places[: len(places) // 2 * 2], dtype=torch.float64).view(1, -1, 1, 1, 1, 2)
+    value = torch.arange(1.0, 9 * side * side + 1, dtype=torch.float64).sin().view(1, side * side, 1, 9)
+    weights = torch.ones(where.shape[:-1], dtype=torch.float64)
+    grad = torch.ones(1, where.shape[1], 9, dtype=torch.float64)
+    close(
+        sample_levels(value, [(side, side)], where, weights),
+        by_loops(value, [(side, side)], where, weights),
+        grad.dtype,
+    )
+    grads = gradients(sample_levels, (value, where, weights), [(side, side)], grad)
+    assert all(each.isfinite().all() for each in grads)
+
+
 @quick
 @given(**sizes)
 def test_gradients_equal_those_that_autograd_finds_in_grid_sample(
@@ -232,4 +255,4 @@ def test_gradients_equal_finite_differences(backend, case, away_from_borders, fo
         function = deformable_attention
     for leaf in leaves:
         leaf.requires_grad_()
-    torch.autograd.gradcheck(lambda value, *rest: function(value, shapes, *rest), leaves)
+    torch.autograd.gradcheck(lambda value, *rest: function(value, shapes, *rest), leaves, fast_mode=INTERPRETED)

@@ -37,7 +37,7 @@ import importlib, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-kernels = importlib.import_module("vtk_kernels.masking.triton")
+kernels = importlib.import_module("vtk_kernels.masking.triton_kernels")
 
 def ptx(name, pointers, **constants):
     kernel = getattr(kernels, name)
@@ -52,17 +52,17 @@ def ptx(name, pointers, **constants):
     made = triton.compile(ASTSource(kernel, types, constants, aligned), target=GPUTarget("cuda", 90, 32))
     return made.asm["ptx"]
 
-assert "mul.hi.u32" in ptx("_random_keep", {"kept": "i64"}, BLOCK=256)
-ptx("_write_places", {"keep": "i64", "places": "i32"}, BLOCK=256)
+assert "mul.hi.u32" in ptx("random_keep_kernel", {"kept": "i64"}, BLOCK=256)
+ptx("write_places_kernel", {"keep": "i64", "places": "i32"}, BLOCK=256)
 size = {"HEIGHT": 16, "WIDTH": 16}
 for x, total in (("fp32", "fp32"), ("bf16", "fp32"), ("fp16", "fp32"), ("fp64", "fp64")):
     tile = {"ROWS": 8, "TILE": 256, "WIDE": x == "fp64"}
     made = [
-        ptx("_keep_tokens", dict(x=x, keep="i64", pos=x, prefix=x, out=x), HAS_POS=True, HAS_PREFIX=True, **tile),
-        ptx("_keep_tokens_backward", dict(grad=x, places="i32", grad_x=x, sums=total),
+        ptx("keep_tokens_kernel", dict(x=x, keep="i64", pos=x, prefix=x, out=x), HAS_POS=True, HAS_PREFIX=True, **tile),
+        ptx("keep_tokens_backward_kernel", dict(grad=x, places="i32", grad_x=x, sums=total),
             PART=16, NEED_X=True, NEED_POS=True, **tile),
-        ptx("_keep_patches", dict(image=x, keep="i64", patches=x), FLOATING=True, LINES=64, WIDE=16, **size),
-        *(ptx("_compose_patches", dict(kept_from=x, other=x, places="i32", image=x),
+        ptx("keep_patches_kernel", dict(image=x, keep="i64", patches=x), FLOATING=True, LINES=64, WIDE=16, **size),
+        *(ptx("compose_patches_kernel", dict(kept_from=x, other=x, places="i32", image=x),
               FROM_PATCHES=placed, LINES=8, SOME=16, WIDE=16, **size) for placed in (True, False)),
     ]
     # Reads and writes of 16 bytes, and no atomics: results repeat.
@@ -70,8 +70,8 @@ for x, total in (("fp32", "fp32"), ("bf16", "fp32"), ("fp16", "fp32"), ("fp64", 
     for each in made:
         assert "ld.global" in each and f"st.global.{wide}" in each, each
         assert "atom." not in each and "red.global" not in each
-    ptx("_fill_gradient", dict(grad=x, places="i32", sums=total), PART=16, BLOCK=256, **size)
-ptx("_keep_patches", dict(image="u8", keep="i64", patches="u8"), FLOATING=False, LINES=64, WIDE=16, **size)
+    ptx("fill_gradient_kernel", dict(grad=x, places="i32", sums=total), PART=16, BLOCK=256, **size)
+ptx("keep_patches_kernel", dict(image="u8", keep="i64", patches="u8"), FLOATING=False, LINES=64, WIDE=16, **size)
 print("compiled")
 """
 
