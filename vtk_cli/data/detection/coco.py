@@ -62,7 +62,7 @@ def read_coco(path: Path, console: Console) -> Reading:
 
 def _class_names(file: CocoFile) -> dict[int, str]:
     """The names of the classes by category id, ids ascending."""
-    groups = {get(entry, "supercategory") for entry in file.categories}
+    groups = {name for entry in file.categories if isinstance(name := get(entry, "supercategory"), str)}
     used = {identity for entry in file.annotations if is_integer(identity := get(entry, "category_id"))}
     grouping = {
         entry["id"]

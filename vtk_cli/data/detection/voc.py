@@ -71,13 +71,14 @@ def find_voc_splits(path: Path) -> dict[Part, VocSplit]:
     top = next((folder for folder in (path, *sorted(path.glob("VOCdevkit/VOC*"))) if _has_pages(folder)), None)
     if top is not None:
         return _of_pages_folder(top)
-    found = {name: _pages_in(path / name) for name in read_folder(path).folders if split_called(name) is not None}
+    content = read_folder(path)
     parts: dict[Part, VocSplit] = {}
-    for name, files in found.items():
+    for name in content.folders:
         split = split_called(name)
+        files = () if split is None else _pages_beside_images(path / name)
         if files and split is not None:
             parts.setdefault(split, VocSplit(files, path / name))
-    here = tuple(path / file.path for file in read_folder(path).files if file.path.lower().endswith(".xml"))
+    here = _pages_beside_images(path)
     return parts or ({"all": VocSplit(here, path)} if here else {})
 
 
@@ -130,6 +131,11 @@ def _has_pages(folder: Path) -> bool:
 def _pages_in(folder: Path) -> tuple[Path, ...]:
     files = walk_files(folder, "", lambda name: name.lower().endswith(".xml"))
     return tuple(sorted(folder / file.path for file in files))
+
+
+def _pages_beside_images(folder: Path) -> tuple[Path, ...]:
+    """Not in the folders below it: a tree of classes with a million images is not searched for them."""
+    return tuple(folder / file.path for file in read_folder(folder).files if file.path.lower().endswith(".xml"))
 
 
 def _of_pages_folder(top: Path) -> dict[Part, VocSplit]:
