@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtk_cli.detect.positions import HIDDEN, maps_of, relative_index, windows_of
+from vtk_cli.detect.positions import HIDDEN, maps_of, pad_bottom_right, relative_index, windows_of
 
 
 class Windows(NamedTuple):
@@ -64,7 +64,7 @@ class ReconfiguredAttention(nn.Module):
         """
         B, H, W, C = patches.shape
         height, width = windows.padded
-        padded = F.pad(patches, (0, 0, 0, width - W, 0, height - H))
+        padded = pad_bottom_right(patches, height - H, width - W)
         mask = windows.mask if shifted else None
         if mask is not None:
             padded = padded.roll((-windows.shift[0], -windows.shift[1]), (1, 2))

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vtk_cli.detect.attention import ReconfiguredAttention, Windows
 from vtk_cli.detect.configurations import BackboneConfig
-from vtk_cli.detect.positions import resize_mask, shift_mask, sine_positions
+from vtk_cli.detect.positions import pad_bottom_right, resize_mask, shift_mask, sine_positions
 
 PATCH = 4
 """Side of a patch, in pixels."""
@@ -61,7 +61,9 @@ class PatchEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
         H, W = images.shape[-2:]
-        embedded: Tensor = self.norm(self.proj(F.pad(images, (0, -W % PATCH, 0, -H % PATCH))).permute(0, 2, 3, 1))
+        if H % PATCH or W % PATCH:
+            images = F.pad(images, (0, -W % PATCH, 0, -H % PATCH))
+        embedded: Tensor = self.norm(self.proj(images).permute(0, 2, 3, 1))
         return embedded
 
 
@@ -76,7 +78,7 @@ class PatchMerging(nn.Module):
     def patches(self, patches: Tensor) -> Tensor:
         """(B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), out); neighbours in the order (0,0), (1,0), (0,1), (1,1)."""
         H, W = patches.shape[1:3]
-        padded = F.pad(patches, (0, 0, 0, W % 2, 0, H % 2))
+        padded = pad_bottom_right(patches, H % 2, W % 2)
         four = [padded[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         merged: Tensor = self.reduction(self.norm(torch.cat(four, -1)))
         return merged
@@ -161,7 +163,7 @@ class Block(nn.Module):
         placed = self.norm1(tokens) + self.det_pos_linear(positions)
         if seen is None or view is None:
             return self.attn.tokens(placed)
-        return self.attn.tokens_and_patches(placed.expand(len(seen), -1, -1), seen, view.padding)
+        return self.attn.tokens_and_patches(placed.expand(seen.shape[0], -1, -1), seen, view.padding)
 
     def _joined(self, before: Tensor, attended: Tensor, skips: tuple[Tensor | None, Tensor | None]) -> Tensor:
         """The two residual branches, each of which a sample may skip."""
@@ -173,7 +175,7 @@ class Block(nn.Module):
         if not self.training or self.drop_path == 0:
             return None
         kept = 1 - self.drop_path
-        return patches.new_empty(len(patches)).bernoulli_(kept) / kept
+        return patches.new_empty(patches.shape[0]).bernoulli_(kept) / kept
 
 
 class Stage(nn.Module):

@@ -105,7 +105,7 @@ class TokenHead(nn.Module):
         """Logits (B, C, H_l, W_l) of each level. Cells that are padding or at the very edge are read as 0."""
         logits = wide(self.classify(self.norm(self.project(memory.cells.masked_fill(_unlabelled(memory), 0)))))
         return tuple(
-            cells.transpose(1, 2).reshape(len(cells), -1, *shape)
+            cells.transpose(1, 2).reshape(cells.shape[0], -1, *shape)
             for cells, shape in zip(memory.levels(logits), memory.shapes, strict=True)
         )
 

@@ -81,7 +81,7 @@ class ViDT(nn.Module):
         known = self._queries() if constants is None else constants
         features = self.backbone(batch.images, batch.mask, known.tokens)
         memory = memory_of(self.neck(features.maps), batch.mask)
-        everyone = (len(batch.images), -1, -1)
+        everyone = (batch.images.shape[0], -1, -1)
         body = _projected(self.tgt_proj, features.tokens).expand(everyone)
         positions, first = known.positions.expand(everyone), known.references.expand(everyone)
 
@@ -133,7 +133,7 @@ class NeckFreeViDT(nn.Module):
         """
         del for_losses
         features = self.backbone(batch.images, batch.mask, None if constants is None else constants.tokens)
-        body = _projected(self.input_proj, features.tokens).expand(len(batch.images), -1, -1)
+        body = _projected(self.input_proj, features.tokens).expand(batch.images.shape[0], -1, -1)
         return Outputs((LevelOutput(wide(self.class_embed(body)), wide(self.bbox_embed(body)).sigmoid()),))
 
     def constants(self) -> QueryConstants:

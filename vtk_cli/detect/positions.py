@@ -26,7 +26,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (B, *size) bool.
     """
-    return F.interpolate(mask[:, None].float(), size=size)[:, 0].bool()
+    return F.interpolate(mask[:, None].byte(), size=size)[:, 0].bool()
 
 
 def sine_positions(mask: Tensor, width: int) -> Tensor:
@@ -53,6 +53,11 @@ def sine_positions(mask: Tensor, width: int) -> Tensor:
         phase = angle[..., None] / frequencies
         halves.append(torch.stack((phase[..., 0::2].sin(), phase[..., 1::2].cos()), dim=-1).flatten(-2))
     return torch.cat(halves, dim=-1)
+
+
+def pad_bottom_right(maps: Tensor, down: int, right: int) -> Tensor:
+    """Maps (B, H, W, C) with so many rows and columns of zeros more; those that need none are not copied."""
+    return F.pad(maps, (0, 0, 0, right, 0, down)) if down or right else maps
 
 
 def windows_of(maps: Tensor, window: tuple[int, int]) -> Tensor:
