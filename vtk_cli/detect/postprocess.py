@@ -41,22 +41,10 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def above(self, score: float) -> Detections:
-        """Those whose score is at least `score`."""
-        return self._chosen(self.scores >= score)
-
-    def of_labels(self, labels: Sequence[int]) -> Detections:
-        """Those of some classes alone."""
-        return self._chosen(torch.isin(self.labels, self.labels.new_tensor(labels)))
-
     def cpu(self) -> Detections:
         """The same in the memory of the host."""
         masks = None if self.masks is None else self.masks.cpu()
         return Detections(self.scores.cpu(), self.labels.cpu(), self.boxes.cpu(), self.queries.cpu(), masks)
-
-    def _chosen(self, kept: Tensor) -> Detections:
-        masks = None if self.masks is None else self.masks[kept]
-        return Detections(self.scores[kept], self.labels[kept], self.boxes[kept], self.queries[kept], masks)
 
 
 @dataclass(frozen=True)
