@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vtk_cli.detect.positions import maps_of, relative_index, resize_mask, shift_mask, sine_positions, windows_of
+from vtk_cli.detect.positions import relative_index, resize_mask, shift_mask, sine_positions, windows_of
 
 
 def valid(height: int, width: int, extent: tuple[int, int]) -> torch.Tensor:
@@ -50,12 +50,11 @@ def test_a_mask_is_resized_by_the_pixel_at_the_start_of_each_cell() -> None:
     assert resized.tolist() == [[[False, False, True], [False, False, True]]]
 
 
-def test_windows_put_together_are_the_map() -> None:
+def test_windows_are_cut_row_by_row() -> None:
     maps = torch.randn(2, 6, 8, 5)
     cut = windows_of(maps, (3, 4))
     assert cut.shape == (2, 4, 12, 5)
     assert torch.equal(cut[1, 2], maps[1, 3:, :4].reshape(12, 5))
-    assert torch.equal(maps_of(cut, (3, 4), (6, 8)), maps)
 
 
 def test_the_index_of_a_pair_follows_its_distance() -> None:

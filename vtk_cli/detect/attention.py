@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtk_cli.detect.positions import HIDDEN, maps_of, pad_bottom_right, relative_index, windows_of
+from vtk_cli.detect.positions import HIDDEN, pad_bottom_right, relative_index
 
 
 class Windows(NamedTuple):
@@ -68,18 +68,19 @@ class ReconfiguredAttention(nn.Module):
         mask = windows.mask if shifted else None
         if mask is not None:
             padded = padded.roll((-windows.shift[0], -windows.shift[1]), (1, 2))
-        cut = windows_of(self.qkv(padded), windows.size)  # (B, n, cells, 3C)
-        n, cells = cut.shape[1:3]
-        q, k, v = cut.reshape(B, n, cells, 3, self.heads, C // self.heads).permute(3, 0, 1, 4, 2, 5)
+        (h, w), M = windows.size, self.heads
+        rows, columns, cells = height // h, width // w, h * w
+        cut = self.qkv(padded).reshape(B, rows, h, columns, w, 3, M, C // M)
+        q, k, v = cut.permute(5, 0, 1, 3, 6, 2, 4, 7)  # (B, rows, columns, M, h, w, C / M)
         bias = self._bias(windows.size)[None]  # (1, heads, cells, cells)
         if mask is not None:
             bias = bias + mask[:, None].to(bias.dtype)  # (n, heads, cells, cells)
         # Torch's fast kernels take four dimensions: windows join the heads where each has a mask, else the samples.
-        fold = (B, n * self.heads, cells, -1) if mask is not None else (B * n, self.heads, cells, -1)
+        n = rows * columns
+        fold = (B, n * M, cells, C // M) if mask is not None else (B * n, M, cells, C // M)
         bias = bias.reshape(1, -1, cells, cells).to(q.dtype)
         seen = F.scaled_dot_product_attention(q.reshape(fold), k.reshape(fold), v.reshape(fold), attn_mask=bias)
-        seen = seen.reshape(B, n, self.heads, cells, -1).transpose(2, 3).reshape(B, n, cells, C)
-        maps = maps_of(seen, windows.size, windows.padded)
+        maps = seen.reshape(B, rows, columns, M, h, w, C // M).permute(0, 1, 4, 2, 5, 3, 6).reshape(B, height, width, C)
         if mask is not None:
             maps = maps.roll(windows.shift, (1, 2))
         out: Tensor = self.proj(maps[:, :H, :W])

@@ -71,13 +71,6 @@ def windows_of(maps: Tensor, window: tuple[int, int]) -> Tensor:
     return cut.reshape(B, (H // h) * (W // w), h * w, C)
 
 
-def maps_of(windows: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The inverse of `windows_of`: (B, H, W, C) with (H, W) = size."""
-    B, _, _, C = windows.shape
-    (h, w), (H, W) = window, size
-    return windows.reshape(B, H // h, W // w, h, w, C).transpose(2, 3).reshape(B, H, W, C)
-
-
 def relative_index(window: tuple[int, int], side: int, device: torch.device | str = "cpu") -> Tensor:
     """Where the bias of a pair of cells stands in a table made for windows of `side` x `side`.
 
