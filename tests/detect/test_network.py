@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vtk_cli.detect.configurations import detector_config
 from vtk_cli.detect.network import FoldedDetector, build_detector, first_layers, parameter_count
@@ -238,3 +239,41 @@ def test_micro_detectors_have_the_measured_sizes() -> None:
     """0.562M for ViDT; 0.644M for ViDT+ with the 8,608 dead weights of its fusion."""
     assert parameter_count(build_detector(detector_config("vidt-micro", 10))) == 562_056
     assert parameter_count(build_detector(detector_config("vidt-plus-micro", 10))) == 644_438 - 8_608
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("vidt-nano", 75.5e9),
+        ("vidt-tiny", 233e9),
+        ("vidt-small", 426e9),
+        ("vidt-base", 736e9),
+        ("vidt-plus-nano", 92.6e9),
+        ("vidt-plus-tiny", 260e9),
+        ("vidt-plus-small", 464e9),
+        ("vidt-plus-base", 791e9),
+    ],
+)
+def test_the_work_is_that_of_the_published_modules_without_what_they_throw_away(name: str, published: float) -> None:
+    """2 x multiply-adds of matrices and convolutions at 800 x 1328, and what the published modules do in vain.
+
+    They project padded cells after attention, make queries of the patches that DET tokens look at, merge the final DET
+    tokens, and move every box twice.
+    """
+    config = detector_config(name, 91).box_only()
+    with torch.device("meta"):
+        network = build_detector(config).eval().requires_grad_(requires_grad=False)
+        batch = PaddedImages(
+            torch.zeros(1, 3, 800, 1328), torch.zeros(1, 800, 1328, dtype=torch.bool), torch.zeros(1, 2)
+        )
+        with FlopCounterMode(display=False) as counter:
+            network(batch, for_losses=True)
+    in_vain = 0
+    for stage, (width, depth) in enumerate(zip(config.backbone.widths, config.backbone.depths, strict=True)):
+        height, length = (-(-side // (4 * 2**stage)) for side in (800, 1328))
+        padded = (height + -height % 7) * (length + -length % 7)
+        in_vain += depth * 2 * (padded - height * length) * width**2
+        if stage == 3:
+            in_vain += depth * 2 * height * length * width**2 + 2 * config.queries * 4 * width * 256
+    in_vain += 6 * 2 * config.queries * (256 * 256 * 2 + 256 * 4)
+    assert counter.get_total_flops() + in_vain == pytest.approx(published, rel=2e-3)
