@@ -154,13 +154,6 @@ def test_by_epochs_the_cosine_starts_with_the_training() -> None:
     assert seen[5:] == pytest.approx([0.005 + 0.0475 * (1 + math.cos(math.pi * t / 20)) for t in range(5, 20)])
 
 
-def test_a_warm_up_may_be_a_share_of_the_training() -> None:
-    share = rates_of("cosine", on_updates=True, ticks=30, epochs=3, updates_per_epoch=10, warmup_fraction=0.1)
-    epochs = rates_of("cosine", on_updates=True, ticks=30, epochs=3, updates_per_epoch=10, warmup_epochs=0.3)
-    assert share == epochs
-    assert share[:4] == pytest.approx([0, 0.1 / 3, 0.2 / 3, 0.1])
-
-
 @pytest.mark.parametrize("on_updates", [True, False])
 @pytest.mark.parametrize("name", ["cosine", "tanh", "poly"])
 def test_the_last_epochs_may_cool_down_at_the_lowest_rate(name: str, on_updates: bool) -> None:
@@ -209,7 +202,7 @@ def test_no_rate_is_above_the_highest_and_every_schedule_warms_up(name: str, on_
         ({"name": "plateau"}, "no schedule 'plateau'"),
         ({"name": "step", "cooldown_epochs": 1}, "--cooldown-epochs: the schedule step has no cool-down"),
         ({"warmup_epochs": 3, "cooldown_epochs": 2}, "3 epochs of warm-up and 2 of cool-down leave nothing of 5"),
-        ({"warmup_fraction": 1.0}, "leave nothing of 5"),
+        ({"warmup_epochs": 5}, "leave nothing of 5"),
     ],
 )
 def test_schedules_that_cannot_be_are_the_users_mistake(options: dict[str, object], message: str) -> None:

@@ -12,7 +12,7 @@ from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.train.options import TrainOptions, parse_eval_sets
 
-_MODEL_HELP = "A run folder, a weight file, or a network with published weights."
+_MODEL_HELP = "A run folder, a weight file, or a network with published weights [default: the newest in runs/train]."
 
 _WHICH_HELP = "Of a run: the weights at the end, their average, or those that did best on its validation images."
 
@@ -51,15 +51,14 @@ class EvalOptions(_UseOptions):
         metavar="NAME=PATH",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Arithmetic.", panel="Run")
+    out: Path | None = option(
+        None, "Write evaluation.json, per-class.csv and pictures there.", panel="Run", short="-o", metavar="DIR"
+    )
 
     @property
     def eval_sets(self) -> dict[str, Path]:
         """Name -> folder of `eval_set`."""
         return parse_eval_sets(self.eval_set)
-
-    out: Path | None = option(
-        None, "Write evaluation.json, per-class.csv and pictures there.", panel="Run", short="-o", metavar="DIR"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ class PredictOptions(_UseOptions):
     """`vtk train predict`."""
 
     images: tuple[Path, ...] = option((), "Images, or folders of images.", positional=True, metavar="IMAGES")
-    model: str = option("", f"{_MODEL_HELP} [default: the newest run in runs/train]", panel="Network", metavar="MODEL")
+    model: str = option("", _MODEL_HELP, panel="Network", metavar="MODEL")
     top_k: int = option(5, "So many classes an image.", panel="Output", minimum=1)
     out: Path = option(
         Path("predictions"),

@@ -79,25 +79,28 @@ def vit_macs(
 def measured_macs(classifier: Classifier, image_size: int, draw: SubDraw | None = None) -> int:
     """Multiply-accumulates of one image's forward: matrix products, convolutions and attention.
 
-    Nothing is computed: the forward runs on tensors without data.
+    Nothing is computed: the forward runs on tensors without data; of two images where there is no draw, since batch
+    normalisation may refuse to train on one.
 
     Args:
         classifier: of any network; neither changed nor moved.
         image_size: side of the image.
-        draw: of one sample, for the sub-model's forward; None for the model's own.
+        draw: of some samples, for the sub-model's forward; None for the model's own.
 
     Raises:
         RuntimeError, NotImplementedError: the network looks at values of its tensors.
     """
     tensors: dict[str, Tensor] = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
-    images = torch.empty(1, 3, image_size, image_size, device="meta")
+    samples = 2
     if draw is not None and draw.keep is not None:
+        samples = len(draw.keep)
         draw = draw._replace(keep=draw.keep.to("meta"))
+    images = torch.empty(samples, 3, image_size, image_size, device="meta")
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), torch.compiler.set_stance("force_eager"), counter:
         functional_call(classifier, shapes, (images, draw))
-    return int(counter.get_total_flops()) // 2
+    return int(counter.get_total_flops()) // samples // 2
 
 
 def step_cost(classifier: Classifier, image_size: int, *, fused: bool = False) -> StepCost | None:
@@ -112,7 +115,7 @@ def step_cost(classifier: Classifier, image_size: int, *, fused: bool = False) -
     try:
         classifier.train()
         sub = classifier.sub
-        draw = None if sub is None else sub.draw(1, 0, 0, torch.device("cpu"), 0.5)
+        draw = None if sub is None else sub.draw(2, 0, 0, torch.device("cpu"), 0.5)
         main = measured_macs(classifier, image_size)
         return StepCost(main, None if draw is None else measured_macs(classifier, image_size, draw), fused)
     except (RuntimeError, NotImplementedError):

@@ -9,18 +9,38 @@ import torch
 from torch import nn
 
 from vtk_cli.console import Console
-from vtk_cli.data.classification import open_eval_set
+from vtk_cli.data.classification import EvalSet, open_eval_set
 from vtk_cli.engine.devices import Precision
 from vtk_cli.engine.distributed import World
+from vtk_cli.errors import UserError
 from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.train.evaluation import EvaluationBatches, evaluate, evaluation_transform
 from vtk_cli.train.robustness import Examined, SetScore, report_card
 
 
+def open_sets(sets: Mapping[str, Path], class_names: tuple[str, ...], console: Console) -> dict[str, EvalSet]:
+    """Open the sets of `--eval-set`, so that one that is not there is heard of before the work and not after.
+
+    Args:
+        sets: name -> folder.
+        class_names: of the classifier, by label, as the class folders of training are called.
+        console: hears of classes that are left out.
+
+    Raises:
+        UserError: a set cannot be read, or has no class that the classifier knows.
+    """
+    opened = {}
+    for name, path in sets.items():
+        try:
+            opened[name] = open_eval_set(path, class_names, console=console)
+        except UserError as error:
+            raise UserError(error.what, f"--eval-set {name}: {error.where}", error.fix) from error
+    return opened
+
+
 def score_sets(
     network: nn.Module,
-    sets: Mapping[str, Path],
-    class_names: tuple[str, ...],
+    sets: Mapping[str, EvalSet],
     *,
     pixels: PixelConfig,
     device: torch.device,
@@ -34,19 +54,14 @@ def score_sets(
 
     Args:
         network: maps normalised images (B, 3, S, S) to logits (B, C).
-        sets: name -> folder.
-        class_names: C, by label, as the class folders of training are called.
+        sets: as `open_sets` gives them.
         pixels: the preprocessing.
         device, precision, batch_size, workers: of the forward pass.
         console: hears of broken files.
         world: this process among those that share the work; None for a single one.
-
-    Raises:
-        UserError: a set cannot be read, or has classes that the classifier does not know.
     """
-    opened = {name: open_eval_set(path, class_names, console=console) for name, path in sets.items()}
     examined: dict[str, Examined] = {}
-    for name, found in opened.items():
+    for name, found in sets.items():
         batches = EvaluationBatches(
             found.source,
             evaluation_transform(pixels),

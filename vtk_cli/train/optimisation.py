@@ -131,7 +131,6 @@ def build_schedule(
     updates_per_epoch: int,
     on_updates: bool,
     warmup_epochs: float = 0.0,
-    warmup_fraction: float | None = None,
     cooldown_epochs: int = 0,
 ) -> Scheduler:
     """timm's schedule `name` over a whole training, warm-up and cool-down included.
@@ -149,7 +148,6 @@ def build_schedule(
         updates_per_epoch: updates, not batches.
         on_updates: the rate changes with every update; otherwise with every epoch.
         warmup_epochs: the rate rises in a line for so long.
-        warmup_fraction: the same as a share of the training; counts in place of `warmup_epochs`.
         cooldown_epochs: at the end, with the lowest rate.
 
     Raises:
@@ -161,11 +159,10 @@ def build_schedule(
     if cooldown_epochs and name not in _FALLING:
         raise UserError(f"the schedule {name} has no cool-down", "--cooldown-epochs", f"use {', '.join(_FALLING)}")
     ticks = updates_per_epoch if on_updates else 1  # timm counts either; here one of its "epochs" is one of those
-    warmup = warmup_epochs if warmup_fraction is None else warmup_fraction * epochs
-    total, warm = (epochs - cooldown_epochs) * ticks, round(warmup * ticks)
+    total, warm = (epochs - cooldown_epochs) * ticks, round(warmup_epochs * ticks)
     if warm >= total:
-        what = f"{warmup:g} epochs of warm-up and {cooldown_epochs} of cool-down leave nothing of {epochs}"
-        raise UserError(what, "--warmup-epochs", "shorten them, or train longer with --epochs")
+        what = f"{warmup_epochs:g} epochs of warm-up and {cooldown_epochs} of cool-down leave nothing of {epochs}"
+        raise UserError(what, "--warmup", "shorten them, or train longer with --epochs")
     starts_after = on_updates and name in _FALLING
     try:
         scheduler, _ = create_scheduler_v2(

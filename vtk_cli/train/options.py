@@ -21,6 +21,7 @@ DIGITS_MODEL_ARGS = ("img_size=32", "patch_size=8", "embed_dim=64", "depth=3", "
 
 VERBS = ("eval", "predict", "export", "recipes")
 _MOST_WORKERS = 8
+NO_POLICY = "none"
 _GIVE_BYPRODUCTS = "give --byproducts FILE, or leave it out"
 
 
@@ -230,7 +231,10 @@ class AugmentationOptions(RunOptions):
     hflip: float = option(0.5, "Chance of a horizontal flip.", panel="Augmentation", minimum=0, maximum=1)
     vflip: float = option(0.0, "Chance of a vertical flip.", panel="Augmentation", minimum=0, maximum=1)
     auto_augment: str = option(
-        "", "timm's policies: 3a, rand-m9-mstd0.5-inc1, augmix-m3, original ...", panel="Augmentation", metavar="NAME"
+        NO_POLICY,
+        "timm's policies: 3a, rand-m9-mstd0.5-inc1, augmix-m3, original ...",
+        panel="Augmentation",
+        metavar="NAME",
     )
     color_jitter: float = option(0.0, "Strength of colour jitter.", panel="Augmentation", minimum=0)
     interpolation: Literal["bicubic", "bilinear", "random"] = option(
@@ -284,20 +288,18 @@ class OptimizationOptions(RunOptions):
     momentum: float = option(
         0.9, "Momentum, for optimisers that have one.", panel="Optimisation", minimum=0, maximum=0.9999
     )
-    opt_eps: float | None = option(None, "Epsilon of the optimiser.", panel="Optimisation", metavar="X", above=0)
-    betas: tuple[float, ...] = option((), "Betas of the optimiser; give it twice.", panel="Optimisation", metavar="X")
+    opt_eps: float | None = option(
+        None, "Epsilon, for optimisers that have one.", panel="Optimisation", metavar="X", above=0
+    )
+    betas: tuple[float, ...] = option(
+        (), "Betas, for optimisers that have them; give it twice.", panel="Optimisation", metavar="X"
+    )
     schedule: str = option("cosine", "Any of timm's schedules.", panel="Optimisation", metavar="NAME")
     schedule_on: Literal["updates", "epochs"] = option(
         "updates", "The learning rate changes with every update, or every epoch.", panel="Optimisation"
     )
-    warmup_epochs: float = option(0.0, "Epochs of linear warm-up.", panel="Optimisation", minimum=0)
-    warmup_fraction: float | None = option(
-        None,
-        "Warm-up as a share of the training, in place of epochs.",
-        panel="Optimisation",
-        metavar="P",
-        minimum=0,
-        maximum=0.9,
+    warmup: str = option(
+        "0", "Linear warm-up: epochs, or a share of the training as in 10%.", panel="Optimisation", metavar="N|P%"
     )
     warmup_lr: float = option(0.0, "Learning rate at the start of the warm-up.", panel="Optimisation", minimum=0)
     min_lr: float = option(0.0, "Learning rate at the end.", panel="Optimisation", minimum=0)
@@ -317,6 +319,22 @@ class OptimizationOptions(RunOptions):
         maximum=0.9999999,
     )
     evaluate_epochs: int = option(1, "Evaluate after every so many epochs.", panel="Optimisation", minimum=1)
+
+    @property
+    def warmup_epochs(self) -> float:
+        """How long `warmup` lasts.
+
+        Raises:
+            UserError: it is neither a number of epochs nor a share.
+        """
+        number, percent, rest = self.warmup.strip().partition("%")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if rest or not 0 <= value < (100 if percent else float("inf")):
+            raise UserError(f"{self.warmup!r} is no length", "--warmup", "give epochs, as in 5, or a share, as in 10%")
+        return value / 100 * self.epochs if percent else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,9 +385,9 @@ class TrainOptions(
         Raises:
             UserError: one is no KEY=VALUE.
         """
-        given = self.model_arg or (DIGITS_MODEL_ARGS if self.on_digits and self.model is None else ())
+        small = DIGITS_MODEL_ARGS if self.on_digits and self.model is None else ()
         arguments: dict[str, Any] = {}
-        for entry in given:
+        for entry in (*small, *self.model_arg):
             key, equals, text = entry.partition("=")
             if not (key.isidentifier() and equals and text):
                 raise UserError(f"{entry!r} is no KEY=VALUE", "--model-arg", "write e.g. --model-arg patch_size=8")
@@ -407,7 +425,7 @@ class TrainOptions(
 
     def check(self) -> None:
         """Options that contradict one another."""
-        _ = self.eval_sets, self.constructor_arguments, self.point_factor
+        _ = self.eval_sets, self.constructor_arguments, self.point_factor, self.warmup_epochs
         if self.binarize and self.smoothing:
             what = "binarised targets with label smoothing turn every class on"
             raise UserError(what, "--binarize --smoothing", "leave one of them out")
@@ -415,9 +433,6 @@ class TrainOptions(
             raise UserError("only the BCE loss takes binarised targets", "--binarize", "give --loss bce")
         if self.crop_scale_min > self.crop_scale_max:
             raise UserError("the smallest crop is larger than the largest", "--crop-scale-min", "give a smaller one")
-        if self.warmup_fraction is None and self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
-            what = f"{self.warmup_epochs:g} epochs of warm-up leave nothing of {self.epochs}"
-            raise UserError(what, "--warmup-epochs", "give fewer, or more --epochs")
         if len(self.betas) not in {0, 2}:
             raise UserError(f"{len(self.betas)} beta(s)", "--betas", "give two: --betas 0.9 --betas 0.95")
         if self.byproducts is None:
@@ -428,6 +443,10 @@ class TrainOptions(
             }
             if flag := next((flag for flag, given in flags.items() if given), None):
                 raise UserError("there are no byproducts", flag, _GIVE_BYPRODUCTS)
+        if self.ab_check and self.dry_run:
+            raise UserError(
+                "a look at the byproducts is their pictures", "--ab-check --dry-run", "leave one of them out"
+            )
         if self.sub == "none" and self.ab_sub != "none":
             raise UserError("there is no sub-branch", "--ab-sub", "give --sub mask, or leave it out")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.augmentation import Augmentation, train_transform
 from vtk_cli.data.augmented import AugmentedImages, WatchedBatches
 from vtk_cli.data.byproducts import Byproducts, PointTargets, match_byproducts, read_byproducts
-from vtk_cli.data.classification import ImageSource, Splits, open_classification
+from vtk_cli.data.classification import EvalSet, ImageSource, Splits, open_classification
 from vtk_cli.engine.batches import LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, Scheduler
@@ -20,11 +21,13 @@ from vtk_cli.errors import UserError
 from vtk_cli.models.finetuning import set_constant_drop_path, starting_network
 from vtk_cli.models.zoo import SCRATCH, Network, PixelConfig
 from vtk_cli.train.classifier import Classifier
+from vtk_cli.train.eval_sets import open_sets
 from vtk_cli.train.evaluation import EvaluationBatches, evaluation_transform
+from vtk_cli.train.input_check import require_batch, require_size
 from vtk_cli.train.mixing import Mixer
 from vtk_cli.train.objective import Objective, PointTerm, SubTerm
 from vtk_cli.train.optimisation import LearningRates, build_optimizer, build_schedule, parameter_groups
-from vtk_cli.train.options import TrainOptions, worker_count
+from vtk_cli.train.options import NO_POLICY, TrainOptions, worker_count
 from vtk_cli.train.sub import choose_sub, parse_ratio
 
 
@@ -37,12 +40,14 @@ class Data:
         byproducts: what was read of them; None without.
         points: of the training images; None without byproducts.
         val_points: of the validation images; None where the byproducts do not know them.
+        sets: other sets to evaluate on at the end, by name.
     """
 
     splits: Splits
     byproducts: Byproducts | None
     points: PointTargets | None
     val_points: PointTargets | None
+    sets: Mapping[str, EvalSet]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +94,12 @@ def open_data(options: TrainOptions, console: Console) -> Data:
     )
     if options.loss == "ce" and splits.train.multi_label:
         raise UserError("images with several labels need a loss of each class", "--loss ce", "give --loss bce")
+    if options.ab_drop_outside and not splits.train.multi_label:
+        what = "each image has its one class, which cannot be dropped"
+        raise UserError(what, "--ab-drop-outside", "leave it out; it is for images with several labels")
+    sets = open_sets(options.eval_sets, splits.train.class_names, console)
     if options.byproducts is None:
-        return Data(splits, None, None, None)
+        return Data(splits, None, None, None, sets)
     byproducts = read_byproducts(
         options.byproducts,
         form=options.ab_format,
@@ -100,7 +109,7 @@ def open_data(options: TrainOptions, console: Console) -> Data:
         console=console,
     )
     points = _matched(byproducts, splits.train, console)
-    return Data(splits, byproducts, points, _matched_if_known(byproducts, splits, console))
+    return Data(splits, byproducts, points, _matched_if_known(byproducts, splits, console), sets)
 
 
 def prepare(options: TrainOptions, data: Data, world: World, console: Console) -> Training:
@@ -119,7 +128,10 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
         img_size=options.input_size,
         console=console,
     )
-    pixels = network.config
+    pixels, eval_pixels = network.config, _eval_pixels(options, network.config)
+    require_size(network.module, pixels.input_size, "--img-size")
+    require_size(network.module, eval_pixels.input_size, "--eval-size")
+    require_batch(network.module, pixels.input_size, min(options.batch_size, len(train)) // world.size)
     if options.drop_path is not None and options.drop_path_schedule == "constant":
         set_constant_drop_path(network.module, options.drop_path)
     if options.head_init_std is not None and (made_anew or options.weights == SCRATCH):
@@ -134,7 +146,6 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
     if options.channels_last:
         classifier.to(memory_format=torch.channels_last)
     optimizer, scheduler = _optimizer(options, classifier, updates)
-    eval_pixels = _eval_pixels(options, pixels)
     return Training(
         data,
         network,
@@ -270,7 +281,7 @@ def training_samples(options: TrainOptions, data: Data, pixels: PixelConfig) -> 
         shift=options.shift,
         hflip=options.hflip,
         vflip=options.vflip,
-        auto_augment=options.auto_augment,
+        auto_augment="" if options.auto_augment == NO_POLICY else options.auto_augment,
         color_jitter=options.color_jitter,
         mean=(pixels.mean[0], pixels.mean[1], pixels.mean[2]),
     )
@@ -325,7 +336,6 @@ def _optimizer(
         updates_per_epoch=updates_per_epoch,
         on_updates=options.schedule_on == "updates",
         warmup_epochs=options.warmup_epochs,
-        warmup_fraction=options.warmup_fraction,
         cooldown_epochs=options.cooldown_epochs,
     )
     return optimizer, scheduler

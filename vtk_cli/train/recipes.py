@@ -33,7 +33,7 @@ _SMALL: Recipe = {
     "weight_decay": 0.05,
     "schedule": "cosine",
     "schedule_on": "updates",
-    "warmup_fraction": 0.1,
+    "warmup": "10%",
     "warmup_lr": 0.0,
     "min_lr": 0.0,
 }
@@ -56,7 +56,7 @@ _DEIT3: Recipe = {
     "optimizer": "lamb",
     "schedule": "cosine",
     "schedule_on": "epochs",
-    "warmup_epochs": 5.0,
+    "warmup": "5",
     "warmup_lr": 1e-6,
     "min_lr": 1e-5,
     "ema_decay": 0.99996,
@@ -101,7 +101,7 @@ _RSB: Recipe = {
     "weight_decay": 0.02,
     "schedule": "cosine",
     "schedule_on": "epochs",
-    "warmup_epochs": 5.0,
+    "warmup": "5",
     "warmup_lr": 1e-4,
     "min_lr": 1e-6,
     "cooldown_epochs": 0,
@@ -125,7 +125,7 @@ _MAE: Recipe = {
     "weight_decay": 0.05,
     "schedule": "cosine",
     "schedule_on": "updates",
-    "warmup_epochs": 5.0,
+    "warmup": "5",
     "warmup_lr": 0.0,
     "min_lr": 2.5e-7,  # 1e-6 at the batch of 1,024: all rates are meant for 256
 }
@@ -149,7 +149,7 @@ _SWIN: Recipe = {
     "schedule": "cosine",
     "schedule_on": "updates",
     "epochs": 300,
-    "warmup_epochs": 20.0,
+    "warmup": "20",
     "warmup_lr": 5e-7,
     "min_lr": 5e-6,
     "clip_norm": 5.0,
@@ -166,7 +166,7 @@ _BYPRODUCTS: Recipe = {
     "ab_weight": 10.0,
     "ab_beta": 1.0,
     "ab_scale": "auto",
-    "auto_augment": "",
+    "auto_augment": "none",
     "erasing": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
@@ -176,7 +176,7 @@ _BYPRODUCTS: Recipe = {
     "epochs": 100,
     "schedule": "cosine",
     "schedule_on": "epochs",
-    "warmup_epochs": 5.0,
+    "warmup": "5",
     "warmup_lr": 1e-4,
     "min_lr": 1e-6,
 }
@@ -333,7 +333,7 @@ def _loss(recipe: Recipe) -> str:
 
 
 def _augmentation(recipe: Recipe) -> str:
-    words = [recipe["auto_augment"]] if recipe.get("auto_augment") else []
+    words = [recipe["auto_augment"]] if recipe.get("auto_augment", "none") != "none" else []
     words += [f"{name} {recipe[name]:g}" for name in ("mixup", "cutmix", "erasing") if recipe.get(name)]
     words += [f"jitter {recipe['color_jitter']:g}"] if recipe.get("color_jitter") else []
     words += [f"repeated x{recipe['repeats']}"] if recipe.get("repeats", 1) > 1 else []

@@ -93,20 +93,30 @@ def open_trained(spec: str, which: Which = "last") -> Trained:
         UserError: there is none, or the weights do not fit.
     """
     folder = Path(spec) if spec else _newest_run()
-    if not folder.is_dir():
-        return _described(create_network(spec), None)
+    if folder.is_dir():
+        return _described(create_network(str(_weights_of(folder, which))), RunConfig.read(folder))
+    if len(folder.parts) > 1 and folder.parent.is_dir() and not folder.exists():
+        raise UserError("no such run folder or weight file", spec, "check the path")
+    return _described(create_network(spec), None)
+
+
+def _weights_of(folder: Path, which: Which) -> Path:
     path = folder / _FILE_OF[which]
-    if not path.is_file():
-        raise UserError(f"the run has no {path.name}", str(folder), "let the training finish: vtk train --resume DIR")
-    return _described(create_network(str(path)), RunConfig.read(folder))
+    if path.is_file():
+        return path
+    if (folder / LAST).is_file():
+        missing = {"ema": "kept no averaged weights", "best": "had nothing to be measured on"}
+        raise UserError(f"the run {missing.get(which, '')}", str(folder), "leave out --which")
+    if RunConfig.read(folder) is None:
+        raise UserError("holds no run", str(folder), "name a run folder, a weight file or a network")
+    fix = f"go on with it: vtk train --resume {folder}"
+    raise UserError(f"the run is not finished and has no {path.name} yet", str(folder), fix)
 
 
 def _newest_run() -> Path:
     finished = sorted(RUNS.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
     if not finished:
-        raise UserError(
-            f"there is no finished run in {RUNS}", "--model", "name a run folder, a weight file or a network"
-        )
+        raise UserError(f"there is no finished run in {RUNS}", "MODEL", "name a run folder, a weight file or a network")
     return finished[-1].parent
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from vtk_cli.console import Console
 from vtk_cli.data.classification import ImageSource, open_classification
+from vtk_cli.data.coco_files import find_coco_files
 from vtk_cli.data.options import DIGITS
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder
 from vtk_cli.train.command import EvalOptions, ExportOptions, PredictOptions
-from vtk_cli.train.eval_sets import score_sets
+from vtk_cli.train.eval_sets import open_sets, score_sets
 from vtk_cli.train.evaluation import EvaluationBatches, evaluate, evaluation_transform
 from vtk_cli.train.exporting import export_network
 from vtk_cli.train.options import worker_count
@@ -24,15 +25,14 @@ _SHOWN = 20
 
 def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     """Measure a trained network on its validation images or on others, and on further sets."""
-    if not options.model:
-        raise UserError("which network?", "MODEL", "name a run folder, a weight file or a network")
     if options.out is not None:
         require_folder(options.out)
     device = resolve_device(options.device)
     trained = open_trained(options.model, options.which)
-    source = _source(options, trained, console)
+    data, source = _source(options, trained, console)
+    sets = open_sets(options.eval_sets, trained.class_names, console)
     network, pixels = trained.network.module.to(device), trained.network.config
-    workers = 0 if source.name == DIGITS and options.workers is None else worker_count(options.workers)
+    workers = 0 if data == DIGITS and options.workers is None else worker_count(options.workers)
     batches = EvaluationBatches(
         source,
         evaluation_transform(pixels),
@@ -44,8 +44,7 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     batches.close()
     scores = score_sets(
         network,
-        options.eval_sets,
-        trained.class_names,
+        sets,
         pixels=pixels,
         device=device,
         precision=options.precision,
@@ -53,7 +52,7 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
         workers=workers,
         console=console,
     )
-    title = f"{options.model} on {source.name}"
+    title = f"{trained.network.name.label} on {data}"
     console.table(title, ("", "value"), result_rows(evaluation))
     if scores:
         table = score_table(scores)
@@ -64,7 +63,7 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
         )
         console.text(f"Look at {page}")
     console.emit(
-        {"model": options.model, "data": source.name, **evaluation_json(evaluation, trained.class_names, scores)}
+        {"model": trained.network.name.label, "data": data, **evaluation_json(evaluation, trained.class_names, scores)}
     )
     return ExitCode.DONE
 
@@ -101,6 +100,7 @@ def export_model(options: ExportOptions, console: Console) -> ExitCode:
     """Write a trained network in other formats, each file read back and compared."""
     trained = open_trained(options.model, options.which)
     folder = options.out or _folder_of(options.model, trained)
+    require_folder(folder)
     exports = [
         export_network(
             trained.network.module,
@@ -125,21 +125,28 @@ def export_model(options: ExportOptions, console: Console) -> ExitCode:
     return ExitCode.DONE
 
 
-def _source(options: EvalOptions, trained: Trained, console: Console) -> ImageSource:
-    """The images to measure on: those named, else the validation images of the network's own run."""
+def _source(options: EvalOptions, trained: Trained, console: Console) -> tuple[str, ImageSource]:
+    """The images to measure on and their name: those named, else the validation images of the network's own run."""
     given, val = options.data, None
     if given is None:
         if trained.run is None:
             raise UserError("these weights are of no run, whose images could be used", options.model, "name DATA too")
         given, val = str(trained.run.options["data"]), trained.run.options.get("val")
+    elif _is_one_split(Path(given)):
+        val = given
     splits = open_classification(given, val=val, console=console)
     source = splits.val or splits.train
     if source.class_names != trained.class_names:
         strange = sorted(set(source.class_names) - set(trained.class_names))
         unknown = f" (unknown: {', '.join(strange[:3])})" if strange else ""
         what = f"its {len(source.class_names)} classes are not the {len(trained.class_names)} of the network{unknown}"
-        raise UserError(what, source.name, "a set with some of the classes is given as --eval-set NAME=PATH")
-    return source
+        raise UserError(what, val or given, "a set with some of the classes is given as --eval-set NAME=PATH")
+    return val or given, source
+
+
+def _is_one_split(folder: Path) -> bool:
+    """Whether these are the class folders themselves, with nothing to train on apart."""
+    return folder.is_dir() and not (folder / "train").is_dir() and not find_coco_files(folder)
 
 
 def _folder_of(model: str, trained: Trained) -> Path:
