@@ -107,7 +107,7 @@ class Mixer:
             images = mixed if even == len(images) else torch.cat((mixed, images[even:]))
         if points is None or present is None:
             return Mixed(images, dense, None)
-        own = torch.ones(len(images), 1, *images.shape[2:], device=images.device)
+        own = torch.ones(len(images), 1, *(images.shape[2:] if even else (1, 1)), device=images.device)
         if even:
             own[:even] = self._own_share(own[:even], targets[:even], seed)
         return Mixed(images, dense, _mixed_points(points, present, own, even))
