@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from vtk_cli.detect.configurations import DetectorConfig
-from vtk_cli.detect.distillation import token_distance
+from vtk_cli.detect.distillation import rooted_token_distance, token_distance
 from vtk_cli.detect.losses import (
     box_losses,
     class_error,
@@ -162,8 +162,7 @@ class Criterion:
     def _to_teacher(self, outputs: Outputs, teacher: DistillationTokens) -> Tensor:
         if outputs.distil is None:
             raise ValueError("the outputs were not made for losses: they hold no tokens to distil")
-        distance = token_distance(outputs.distil, teacher)
-        return distance.sqrt() if self.distil_root else distance
+        return (rooted_token_distance if self.distil_root else token_distance)(outputs.distil, teacher)
 
 
 @dataclass(frozen=True)

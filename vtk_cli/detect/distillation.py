@@ -56,6 +56,12 @@ def token_distance(student: DistillationTokens, teacher: DistillationTokens) -> 
     return torch.stack(patches).sum() + _mean_norm(student.body, teacher.body) + levels
 
 
+def rooted_token_distance(student: DistillationTokens, teacher: DistillationTokens) -> Tensor:
+    """The square root of `token_distance`, as published; where that is 0 the gradient is 0."""
+    distance = token_distance(student, teacher)
+    return distance.clamp(min=torch.finfo(distance.dtype).tiny).sqrt()
+
+
 def _mean_norm(mine: Tensor, theirs: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(wide(mine) - wide(theirs.detach()), dim=-1)
     return norm.mean()
