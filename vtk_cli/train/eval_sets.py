@@ -34,7 +34,7 @@ def open_sets(sets: Mapping[str, Path], class_names: tuple[str, ...], console: C
         try:
             opened[name] = open_eval_set(path, class_names, console=console)
         except UserError as error:
-            raise UserError(error.what, f"--eval-set {name}: {error.where}", error.fix) from error
+            raise UserError(error.what, f"--eval-set {name}={path}", error.fix) from error
     return opened
 
 

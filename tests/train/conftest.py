@@ -1,0 +1,89 @@
+"""`vtk train` as a user runs it, in this process, on small images of his own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vtk_cli.app import main
+
+CLASSES = ("ant", "bee")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind: its exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The one object that `--json` prints."""
+        assert self.code == 0, self.err
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    @property
+    def complaint(self) -> str:
+        """The one line of an error; that nothing else went wrong is asserted."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        assert not self.out
+        return lines[0]
+
+
+Vtk = Callable[..., Said]
+
+
+def write_images(root: Path, *, classes: tuple[str, ...] = CLASSES, count: int = 6, splits: tuple[str, ...]) -> Path:
+    """Noisy images of 24 x 24 pixels, reddish, bluish ... by class: `root/SPLIT/CLASS/CLASS0.png`."""
+    generator = np.random.default_rng(0)
+    for split in splits:
+        for label, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.normal(110, 40, (24, 24, 3))
+                pixels[..., label % 3] += 60
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{name}{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`train/` and `val/` of two classes with six images each; not to be changed."""
+    return write_images(tmp_path_factory.mktemp("shared") / "pictures", splits=("train", "val"))
+
+
+@pytest.fixture(scope="session")
+def train_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def vtk(tmp_path: Path, train_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vtk:
+    """Runs `vtk train ARGUMENTS` in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VTK_CACHE", str(train_cache))
+
+    def run(*arguments: object) -> Said:
+        capsys.readouterr()
+        code = main(["train", *map(str, arguments)])
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+def tree(folder: Path) -> set[Path]:
+    """Everything in a folder."""
+    return set(folder.rglob("*"))
