@@ -1,0 +1,146 @@
+"""A network as an ONNX file: written to a draft, read back in onnxruntime and compared, then put in place."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vtk_cli.errors import JobError, UserError
+from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, make_folder, publish
+
+_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the answers of two networks are apart.
+
+    Args:
+        largest: of a number, by absolute value.
+        scale: the largest number itself.
+    """
+
+    largest: float
+    scale: float
+
+    @property
+    def share(self) -> float:
+        """The largest difference as a share of the largest number."""
+        return self.largest / self.scale if self.scale else self.largest
+
+
+def require_onnx() -> None:
+    """Raise `UserError` unless the packages of the extra `export` are installed."""
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX needs {', '.join(missing)}", fix="pip install 'vtk-cli[export]'")
+
+
+@contextmanager
+def draft(path: Path) -> Iterator[Path]:
+    """Yield a path of that name in a folder of its own beside `path`; what was written there comes in place at the end.
+
+    Weights beyond 2 GB, which lie beside an ONNX file, come first: then the file is whole. After an error nothing is
+    left.
+
+    Raises:
+        JobError, UserError: as `vtk_cli.files.disk_errors`.
+    """
+    make_folder(path.parent)
+    with disk_errors(path), tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=path.parent) as folder:
+        written = Path(folder, path.name)
+        yield written
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part == written):
+            publish(part, path.with_name(part.name))
+
+
+def save_onnx(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a program as ONNX.
+
+    Args:
+        program: of `torch.export.export`, with operators that ONNX has.
+        path: the file.
+        inputs, outputs: their names.
+        metadata: what the file says of itself.
+
+    Raises:
+        UserError: torch cannot write it.
+    """
+    with quiet_exporters():
+        try:
+            made = torch.onnx.export(
+                program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
+            )
+        except Exception as error:  # the exporter raises whatever the network's code makes of its symbols
+            raise UserError(f"cannot be written as ONNX ({reason(error)})", str(path)) from error
+    if made is None:
+        raise UserError("torch gave no ONNX program", str(path))
+    made.model.metadata_props.update(metadata)
+    made.save(str(path))
+
+
+def read_onnx(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Callable[..., tuple[Tensor, ...]]:
+    """What the file answers in onnxruntime, on the CPU.
+
+    Raises:
+        JobError: it cannot be read back.
+    """
+    runtime, onnx = importlib.import_module("onnxruntime"), importlib.import_module("onnx")
+    try:
+        onnx.checker.check_model(str(path))
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the checker and the runtime have errors of their own
+        raise JobError(f"{path}: what was written cannot be read back ({reason(error)})") from error
+
+    def answer(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given = {name: tensor.numpy() for name, tensor in zip(inputs, tensors, strict=True)}
+        return tuple(map(torch.from_numpy, session.run(list(outputs), given)))
+
+    return answer
+
+
+def difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Difference:
+    """The largest difference of any number in two answers; NaN counts as infinitely far."""
+    apart = [float((one - other).abs().nan_to_num(torch.inf).max()) for one, other in zip(expected, found, strict=True)]
+    return Difference(max(apart), max(float(one.abs().max()) for one in expected))
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error's message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def quiet_exporters() -> Iterator[None]:
+    """Without the exporters' remarks on their own insides."""
+    loggers: list[Any] = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
