@@ -1,28 +1,9 @@
-"""Random inputs, the operator as loops over Python numbers, and the backend that a test runs on.
-
-Every test here runs on every backend that works on this machine.
-
-With Triton's interpreter on (TRITON_INTERPRET=1, read when triton is imported) that is Triton alone, so it needs a
-process of its own: `test_deformable_on_triton.py` starts it.
-"""
+"""Random inputs, and the operator as loops over Python numbers."""
 
 import math
-import os
 
 import pytest
 import torch
-
-from vtk_kernels.dispatch import VARIABLE, which
-
-
-@pytest.fixture(params=["triton"] if os.environ.get("TRITON_INTERPRET") == "1" else ["reference", "cpu"])
-def backend(request, monkeypatch):
-    monkeypatch.setenv(VARIABLE, request.param)
-    try:
-        which("sample_levels", "cpu")
-    except ValueError as obstacle:
-        pytest.skip(str(obstacle))
-    return request.param
 
 
 @pytest.fixture

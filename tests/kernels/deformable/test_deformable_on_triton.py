@@ -1,8 +1,6 @@
 """Triton: the tests of this folder under its interpreter, and every form of its kernels through its compiler."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,22 +10,9 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is that process")
 
 
-def in_a_process_of_its_own(*arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=HERE.parents[2],
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sampling", "operator"])
-def test_the_tests_pass_under_the_interpreter(name):
+def test_the_tests_pass_under_the_interpreter(in_a_process_of_its_own, name):
     arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / f"test_{name}.py"))
     assert " passed" in in_a_process_of_its_own(*arguments, TRITON_INTERPRET="1")
 
@@ -68,5 +53,5 @@ for element, total, coordinates in (("fp32", "fp32", 0), ("bf16", "fp32", 4), ("
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["any", "exact"])
-def test_the_kernels_compile_for_a_gpu(order):
+def test_the_kernels_compile_for_a_gpu(in_a_process_of_its_own, order):
     in_a_process_of_its_own("-c", COMPILE, order, TRITON_INTERPRET="0")

@@ -1,10 +1,4 @@
-"""The filter by its definition in exact fractions and numpy's complex transform, and the backend that a test runs on.
-
-Every test here runs on every backend that works on this machine.
-
-With Triton's interpreter on (TRITON_INTERPRET=1, read when triton is imported) that is Triton alone, so it needs a
-process of its own: `test_frequency_on_triton.py` starts it.
-"""
+"""The filter by its definition in exact fractions and numpy's complex transform."""
 
 import os
 from fractions import Fraction
@@ -13,19 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vtk_kernels.dispatch import VARIABLE, which
-
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@pytest.fixture(params=["triton"] if INTERPRETED else ["reference", "cpu"])
-def backend(request, monkeypatch):
-    monkeypatch.setenv(VARIABLE, request.param)
-    try:
-        which("frequency_filter", "cpu")
-    except ValueError as obstacle:
-        pytest.skip(str(obstacle))
-    return request.param
 
 
 @pytest.fixture

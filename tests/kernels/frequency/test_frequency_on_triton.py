@@ -1,8 +1,6 @@
 """Triton: the tests of this folder under its interpreter, and every kernel through its compiler."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,23 +9,10 @@ pytest.importorskip("triton")
 HERE = Path(__file__).parent
 
 
-def in_a_process_of_its_own(*arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=HERE.parents[2],
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["filter", "frames", "operator"])
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is that process")
-def test_the_tests_pass_under_the_interpreter(name):
+def test_the_tests_pass_under_the_interpreter(in_a_process_of_its_own, name):
     arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / f"test_{name}.py"))
     assert " passed" in in_a_process_of_its_own(*arguments, TRITON_INTERPRET="1")
 
@@ -80,6 +65,6 @@ print("compiled")
 
 
 @pytest.mark.slow
-def test_every_kernel_compiles_for_a_gpu_with_wide_moves_and_without_atomics(tmp_path):
+def test_every_kernel_compiles_for_a_gpu_with_wide_moves_and_without_atomics(in_a_process_of_its_own, tmp_path):
     shown = in_a_process_of_its_own("-W", "ignore", "-c", COMPILE, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
     assert shown.endswith("compiled\n")

@@ -1,27 +1,11 @@
-"""Every test here runs on every backend that works on this machine.
-
-With Triton's interpreter on (TRITON_INTERPRET=1, read when triton is imported) that is Triton alone, so it needs a
-process of its own: `test_masking_on_triton.py` starts it.
-"""
+"""When two results of the masking operators agree."""
 
 import os
 
 import pytest
 import torch
 
-from vtk_kernels.dispatch import VARIABLE, which
-
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@pytest.fixture(params=["triton"] if INTERPRETED else ["reference", "cpu"])
-def backend(request, monkeypatch):
-    monkeypatch.setenv(VARIABLE, request.param)
-    try:
-        which("keep_tokens", "cpu")
-    except ValueError as obstacle:
-        pytest.skip(str(obstacle))
-    return request.param
 
 
 @pytest.fixture
