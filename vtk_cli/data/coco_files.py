@@ -40,11 +40,16 @@ def find_coco_files(path: Path) -> list[Path]:
     return next((files for files in found if files), [])
 
 
-def read_coco_file(path: Path) -> CocoFile:
+def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
     """Read an annotation file.
 
+    Args:
+        path: the JSON file.
+        images: the folder of its images; None looks for it in the layouts above.
+
     Raises:
-        UserError: it cannot be read, is not JSON, or lacks one of the lists images, annotations, categories.
+        UserError: there is no such folder; or the file cannot be read, is not JSON, or lacks one of the lists images,
+            annotations, categories.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -62,8 +67,10 @@ def read_coco_file(path: Path) -> CocoFile:
     for section in SECTIONS:
         if not isinstance(content, dict) or not isinstance(content.get(section), list):
             raise UserError(f"has no list {section!r}", str(path), f"COCO files have {', '.join(SECTIONS)}")
-    images, annotations, categories = (content[section] for section in SECTIONS)
-    return CocoFile(path, _images_folder(path, images), images, annotations, categories)
+    listed, annotations, categories = (content[section] for section in SECTIONS)
+    if images is not None:
+        check_folder(images)
+    return CocoFile(path, images or _images_folder(path, listed), listed, annotations, categories)
 
 
 def _images_folder(path: Path, images: list[Any]) -> Path:

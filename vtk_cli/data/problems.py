@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+NAMED = 5
+"""How many of many offenders with the same fault are named."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,18 @@ class Audit:
     def counts(self) -> dict[str, int]:
         """How often each fault was found, the most frequent first."""
         return dict(Counter(problem.what for problem in self.problems).most_common())
+
+
+def told(problems: Sequence[Problem]) -> str:
+    """Each fault with its count and where it is first, in a line."""
+    faults = by_fault(problems)
+    shown = NAMED if len(faults) == 1 else 1
+    return ", ".join(f"{len(places)} x {what} (first {'; '.join(places[:shown])})" for what, places in faults)
+
+
+def by_fault(problems: Sequence[Problem]) -> list[tuple[str, list[str]]]:
+    """(fault, where it is) for each fault, the most frequent first."""
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        places[problem.what].append(problem.where)
+    return sorted(places.items(), key=lambda item: -len(item[1]))

@@ -26,8 +26,13 @@ MENDED = RESHAPING | {"annotation id is used twice"}
 and an id means nothing here; of entries that agree in all but the id the first is kept."""
 
 
-def read_coco(path: Path, console: Console) -> Reading:
+def read_coco(path: Path, console: Console, images: Path | None = None) -> Reading:
     """Read an annotation file; every image is decoded once.
+
+    Args:
+        path: the JSON file.
+        console: shows the progress.
+        images: the folder of the images; None looks for it, see `coco_files`.
 
     Classes are its categories in the order of their ids. A category that only groups the others, as Roboflow writes
     one (`supercategory: none`, nothing annotated), is no class.
@@ -35,7 +40,7 @@ def read_coco(path: Path, console: Console) -> Reading:
     Raises:
         UserError: it is no COCO file, or its categories have no ids or names, or the same id twice.
     """
-    file = read_coco_file(path)
+    file = read_coco_file(path, images)
     for wrong in wrong_category_entries(file, {}):
         raise UserError(wrong.problem.what, wrong.problem.where)
     names = _class_names(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy as np
 from vtk_cli.console import Console
 from vtk_cli.data.detection.outlines import Floats, Outline, outline_area
 from vtk_cli.data.detection.records import DetectionSet, Format, ImageRecord
-from vtk_cli.data.images import NAMED
-from vtk_cli.data.problems import Problem
+from vtk_cli.data.problems import Problem, by_fault, told
 from vtk_cli.errors import UserError
 
 
@@ -91,16 +89,16 @@ def accepted(reading: Reading, path: Path, *, skip_bad: bool, console: Console) 
         UserError: something is wrong and not to be skipped, or no image is left.
     """
     if reading.problems and not skip_bad:
-        what = f"{len(reading.problems)} wrong entries: {_told(reading.problems)}"
+        what = f"{len(reading.problems)} wrong entries: {told(reading.problems)}"
         fix = f"leave them out with --skip-bad, or see all with vtk data check {path}"
         raise UserError(what, reading.name, fix)
     if not reading.records:
-        why = f": {_told(reading.problems)}" if reading.problems else ""
+        why = f": {told(reading.problems)}" if reading.problems else ""
         raise UserError(f"no images{why}", reading.name)
     if reading.problems:
         what = f"{len(reading.problems)} wrong entries left out, or clipped to the image"
-        console.warn(f"{reading.name}: {what}: {_told(reading.problems)}; see all with vtk data check {path}")
-    counts = tuple((what, len(places)) for what, places in _by_fault(reading.problems))
+        console.warn(f"{reading.name}: {what}: {told(reading.problems)}; see all with vtk data check {path}")
+    counts = tuple((what, len(places)) for what, places in by_fault(reading.problems))
     dataset = DetectionSet(
         reading.name, reading.kind, reading.records, reading.class_names, reading.category_ids, counts
     )
@@ -117,18 +115,3 @@ def _area(one: Annotated) -> float:
         return one.area
     area = 0.0 if one.outline is None else outline_area(one.outline)
     return area if area > 0 else float((one.box[2] - one.box[0]) * (one.box[3] - one.box[1]))
-
-
-def _told(problems: Sequence[Problem]) -> str:
-    """Each fault with its count and where it is first."""
-    faults = _by_fault(problems)
-    shown = NAMED if len(faults) == 1 else 1
-    return ", ".join(f"{len(places)} x {what} (first {'; '.join(places[:shown])})" for what, places in faults)
-
-
-def _by_fault(problems: Sequence[Problem]) -> list[tuple[str, list[str]]]:
-    """(fault, where it is) for each fault, the most frequent first."""
-    places: defaultdict[str, list[str]] = defaultdict(list)
-    for problem in problems:
-        places[problem.what].append(problem.where)
-    return sorted(places.items(), key=lambda item: -len(item[1]))
