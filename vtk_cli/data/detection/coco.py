@@ -49,14 +49,14 @@ def read_coco(path: Path, console: Console, images: Path | None = None) -> Readi
     of_images += _without_integer_ids(file, {finding.index for finding in of_images})
     of_annotations = [finding for finding in wrong_annotations(file) if not finding.problem.what.startswith("point ")]
     of_annotations += _without_boxes(file, {finding.index for finding in of_annotations})
-    images = _kept_images(file, {finding.index for finding in of_images})
-    objects = _objects(file, images, {identity: label for label, identity in enumerate(names)}, of_annotations)
+    kept = _kept_images(file, {finding.index for finding in of_images})
+    objects = _objects(file, kept, {identity: label for label, identity in enumerate(names)}, of_annotations)
     return Reading(
         str(path),
         "coco",
         tuple(
             record_of(_image_file(file, entry), identity, (entry["width"], entry["height"]), objects[identity])
-            for identity, entry in images.items()
+            for identity, entry in kept.items()
         ),
         tuple(names.values()),
         tuple(names),

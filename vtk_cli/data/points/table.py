@@ -19,7 +19,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.detection.sizes import SizeOf, remembered_sizes
 from vtk_cli.data.images import BrokenImage
 from vtk_cli.data.points.reading import OUTSIDE, Click, PointReading, image_of, is_inside
-from vtk_cli.data.points.records import Classes, PointSet
+from vtk_cli.data.points.records import Classes, PointImage, PointSet
 from vtk_cli.data.problems import Problem
 from vtk_cli.data.walking import check_folder, file_size, path_within
 from vtk_cli.errors import UserError
@@ -64,7 +64,7 @@ def read_point_table(
     for number, row in enumerate(rows, 1):
         by_image.setdefault(row.image, []).append((number, row))
     problems: list[Problem] = []
-    records = []
+    records: list[PointImage] = []
     with (
         remembered_sizes(folder) as size_of,
         console.progress(f"reading the images of {path.name}", len(by_image)) as shown,
