@@ -246,7 +246,7 @@ def covering_first(scores: ClickScores) -> Tensor:
     return scores.scores.masked_fill(some & ~scores.covers, -1)
 
 
-def choose_cells(found: ClickCells, scores: ClickScores, preference: Tensor, labels: Tensor, points: Tensor) -> Tensor:
+def choose_cells(clicks: Clicks, found: ClickCells, scores: ClickScores, preference: Tensor) -> Tensor:
     """(P,) int64: the column of the cell that each click gets; -1 where it gets none.
 
     A cell serves one click of a class. It goes to the click with the greatest score there; equal ones go by whether
