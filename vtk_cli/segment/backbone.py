@@ -40,7 +40,7 @@ class TimmBackbone(nn.Module):
         self.body = _feature_network(name)
         self.widths: tuple[int, ...] = tuple(self.body.feature_info.channels())
         self.strides = tuple(STRIDES)
-        self.channels_last = str(self.body.output_fmt) == "NHWC"
+        self.channels_last = self.body.output_fmt.value == "NHWC"
         # Detectors norm the maps of a transformer (arXiv 2103.14030): its blocks add to them without bound.
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in self.widths if self.channels_last)
         if stride_in_1x1:
