@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scenes_with_masks import box_mask, full_set, pseudo, record
 
 from vtk_cli.data.detection.outlines import outline_of_mask
 from vtk_cli.engine.seeds import seed_everything
@@ -20,6 +19,8 @@ from vtk_cli.segment.refine_data import (
     training_crop,
 )
 from vtk_cli.segment.refine_evaluation import evaluate_refinement
+
+from .scenes_with_masks import box_mask, full_set, pseudo, record
 
 
 def at(x: float, y: float, label: int = 0, image: int = 1) -> PseudoLabel:

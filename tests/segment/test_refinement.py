@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scenes_with_masks import box_mask, pseudo
 from torch import Tensor
 
 from vtk_cli.data.detection.outlines import outline_of_mask
@@ -11,6 +10,8 @@ from vtk_cli.segment.pseudo_labels import PseudoLabel
 from vtk_cli.segment.refine_configurations import MICRO, RESNET101
 from vtk_cli.segment.refine_crops import Window
 from vtk_cli.segment.refinement import KEPT_ROUGH, pasted, refine_labels
+
+from .scenes_with_masks import box_mask, pseudo
 
 
 def identity(crops: Tensor) -> Tensor:

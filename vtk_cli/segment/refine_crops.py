@@ -109,6 +109,7 @@ def _extent(first: int, last: int, click: float, scale: float, length: int) -> t
     if click > high:
         high = click + half
     start, end = max(0, math.floor(low + 0.5)), min(length, math.ceil(high + 0.5))
-    while end - start < min(LEAST_SIDE, length):
-        start, end = max(0, start - 1), min(length, end + 1)
+    if end - start < LEAST_SIDE:  # a line of one pixel
+        end = min(length, end + 1)
+        start = max(0, end - LEAST_SIDE)
     return start, end
