@@ -237,7 +237,7 @@ def _write_entries(stream: TextIO, labels: Iterable[PseudoLabel], classes: Class
     for label in labels:
         count += 1
         stream.write(",\n" if count > 1 else "\n")
-        json.dump(annotation_of(label, count, classes), stream, allow_nan=False)
+        stream.write(json.dumps(annotation_of(label, count, classes), allow_nan=False))
     return count
 
 

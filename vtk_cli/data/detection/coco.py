@@ -43,7 +43,7 @@ def read_coco(path: Path, console: Console, images: Path | None = None) -> Readi
     file = read_coco_file(path, images)
     for wrong in wrong_category_entries(file, {}):
         raise UserError(wrong.problem.what, wrong.problem.where)
-    names = _class_names(file)
+    names = class_names_of(file)
     with remembered_sizes(file.images_folder) as size_of:
         of_images = list(wrong_images(file, size_of, console))
     of_images += _without_integer_ids(file, {finding.index for finding in of_images})
@@ -65,8 +65,12 @@ def read_coco(path: Path, console: Console, images: Path | None = None) -> Readi
     )
 
 
-def _class_names(file: CocoFile) -> dict[int, str]:
-    """The names of the classes by category id, ids ascending."""
+def class_names_of(file: CocoFile) -> dict[int, str]:
+    """The names of the classes by category id, ids ascending; categories that only group others are none.
+
+    Raises:
+        UserError: there are none.
+    """
     groups = {name for entry in file.categories if isinstance(name := get(entry, "supercategory"), str)}
     used = {identity for entry in file.annotations if is_integer(identity := get(entry, "category_id"))}
     grouping = {

@@ -8,7 +8,8 @@ Of what an annotation has, the first counts: `point` [x, y]; `point_coords` and 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from vtk_cli.console import Console
 from vtk_cli.data.coco_faults import are_numbers, get, is_integer, wrong_annotations, wrong_categories, wrong_images
 from vtk_cli.data.coco_files import CocoFile, read_coco_file
+from vtk_cli.data.detection.coco import class_names_of
 from vtk_cli.data.detection.outlines import outline_mask, outline_of
 from vtk_cli.data.detection.sizes import remembered_sizes
 from vtk_cli.data.points.clicks import Mode, click_of_box, click_of_mask
@@ -45,8 +47,27 @@ _OF_SOURCE: Mapping[Source, frozenset[str]] = {
 """What keeps an annotation from giving a click: what is wrong with the rest of it does not matter."""
 
 
+@dataclass(frozen=True)
+class _Taking:
+    """What clicks are taken from, and how they are derived from masks."""
+
+    sources: tuple[Source, ...]
+    mode: Mode
+    seed: int
+
+    def source(self, entry: Any) -> Source | None:
+        """What the click of an annotation is taken from; None where it has nothing to take it from."""
+        return next((source for source in self.sources if get(entry, source) not in (None, [])), None)
+
+
 def read_coco_points(
-    path: Path, console: Console, *, images: Path | None = None, mode: Mode = "random", seed: int = 0
+    path: Path,
+    console: Console,
+    *,
+    images: Path | None = None,
+    mode: Mode = "random",
+    seed: int = 0,
+    sources: Sequence[Source] = SOURCES,
 ) -> PointReading:
     """Read the clicks of an annotation file; every image is decoded once. Crowds have none.
 
@@ -56,13 +77,12 @@ def read_coco_points(
         images: the folder of its images; None looks for it.
         mode: how clicks are derived from masks.
         seed: of `random`.
+        sources: what clicks may be taken from, the first that an annotation has.
 
     Raises:
         UserError: it is no COCO file, or its categories have no ids or names, or the same id twice.
     """
     file = read_coco_file(path, images)
-    for wrong in wrong_categories(file, {}):
-        raise UserError(wrong.problem.what, wrong.problem.where)
     classes = classes_of(file)
     with remembered_sizes(file.images_folder) as size_of:
         of_images = list(wrong_images(file, size_of, console))
@@ -75,7 +95,8 @@ def read_coco_points(
         elif number not in unusable:
             where = f"{file.path}: image {number} (id {entry['id']!r})"
             problems.append(Problem(where, "image id is no integer"))
-    clicks, wrong_clicks = _clicks(file, kept, classes, mode, seed)
+    taking = _Taking(tuple(sources), mode, seed)
+    clicks, wrong_clicks = _clicks(file, kept, classes, taking)
     records = tuple(
         image_of(_file_of(file, entry), identity, (entry["width"], entry["height"]), clicks[identity])
         for identity, entry in kept.items()
@@ -84,24 +105,19 @@ def read_coco_points(
 
 
 def classes_of(file: CocoFile) -> Classes:
-    """The categories of a file whose ids and names are right, ids ascending.
+    """The classes of a file, ids ascending, as the readers of masks have them.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or a category has no id or name.
     """
-    if not file.categories:
-        raise UserError("has no categories", str(file.path))
-    pairs = sorted((entry["id"], entry["name"]) for entry in file.categories)
-    return Classes(tuple(name for _, name in pairs), tuple(identity for identity, _ in pairs))
-
-
-def source_of(entry: Mapping[str, Any]) -> Source | None:
-    """What the click of an annotation is taken from; None where it has nothing to take it from."""
-    return next((source for source in SOURCES if entry.get(source) not in (None, [])), None)
+    for wrong in wrong_categories(file, {}):
+        raise UserError(wrong.problem.what, wrong.problem.where)
+    names = class_names_of(file)
+    return Classes(tuple(names.values()), tuple(names))
 
 
 def _clicks(
-    file: CocoFile, images: Mapping[int, Mapping[str, Any]], classes: Classes, mode: Mode, seed: int
+    file: CocoFile, images: Mapping[int, Mapping[str, Any]], classes: Classes, taking: _Taking
 ) -> tuple[defaultdict[int, list[Click]], list[Problem]]:
     """The clicks by image id, and what is wrong."""
     faults: defaultdict[int, list[Problem]] = defaultdict(list)
@@ -113,7 +129,7 @@ def _clicks(
     for number, entry in enumerate(file.annotations):
         if get(entry, "iscrowd") == 1:
             continue
-        source = source_of(entry) if isinstance(entry, dict) else None
+        source = taking.source(entry)
         stopping = _OF_ALL | (_OF_SOURCE[source] if source is not None else frozenset())
         found = [problem for problem in faults[number] if problem.what in stopping]
         if found:
@@ -128,7 +144,7 @@ def _clicks(
             problems.append(Problem(where, "click is on an image that cannot be used"))
         else:
             image = images[entry["image_id"]]
-            click = _click(entry, source, (image["width"], image["height"]), mode, seed)
+            click = _click(entry, source, (image["width"], image["height"]), taking)
             if isinstance(click, str):
                 problems.append(Problem(f"{where} ({source} {_about(entry, source, image)})", click))
             else:
@@ -138,12 +154,14 @@ def _clicks(
 
 
 def _click(
-    entry: Mapping[str, Any], source: Source, size: tuple[int, int], mode: Mode, seed: int
+    entry: Mapping[str, Any], source: Source, size: tuple[int, int], taking: _Taking
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]] | str:
     """x, y of the click, or what is wrong."""
     if source == "segmentation":
         mask = outline_mask(outline_of(entry["segmentation"], size[1], size[0]), size[1], size[0])
-        return click_of_mask(mask, mode, seed=seed, identity=entry["id"]) if mask.any() else "mask is empty"
+        return (
+            click_of_mask(mask, taking.mode, seed=taking.seed, identity=entry["id"]) if mask.any() else "mask is empty"
+        )
     if source == "bbox":
         x, y, width, height = entry["bbox"]
         return click_of_box(np.clip(np.array([x, y, x + width, y + height], np.float64), 0, (*size, *size)))
