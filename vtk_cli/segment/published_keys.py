@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_STD
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from vtk_cli.errors import UserError
 from vtk_cli.models.weights import mismatch
-from vtk_cli.segment.configurations import Role, SegmenterConfig, segmenter_config
+from vtk_cli.segment.configurations import SEGMENTERS, Role, SegmenterConfig, segmenter_config
 from vtk_cli.segment.network import SOLOv2
 
 _STEM = "backbone.body.conv1.weight"
@@ -140,19 +139,20 @@ def _config_of(state: Mapping[str, Tensor], role: Role, *, stride_in_1x1: bool) 
     """What the shapes tell of a network; KeyError where a tensor is missing or the ResNet unknown."""
     blocks = _count(state, r"backbone\.body\.layer3\.(\d+)\.")
     resnet = _RESNETS["backbone.body.layer1.0.conv3.weight" in state, blocks]
-    width, depth = state["ins_head.cate_tower.0.weight"].shape[0], _towers(state)
-    size = "light-" if depth == _LIGHT_DEPTH and resnet != "r101" else ""
-    shapes: dict[str, Any] = {
-        "tower_depth": depth,
-        "tower_width": width,
-        "embedding": state["ins_head.kernel_pred.bias"].shape[0],
-        "mask_width": state["mask_head.conv_pred.0.weight"].shape[1],
-        "stride_in_1x1": stride_in_1x1,
-    }
-    if not size and resnet in {"r18", "r34"}:
-        shapes["backbone"] = f"resnet{resnet[1:]}.tv_in1k"
-    name = f"solov2-{size}{resnet if size or 'backbone' not in shapes else 'r50'}"
-    return segmenter_config(name, state["ins_head.cate_pred.bias"].shape[0], role, **shapes)
+    depth = _towers(state)
+    name = f"solov2-light-{resnet}" if depth == _LIGHT_DEPTH else f"solov2-{resnet}"
+    if name not in SEGMENTERS:
+        raise KeyError(name)
+    return segmenter_config(
+        name,
+        state["ins_head.cate_pred.bias"].shape[0],
+        role,
+        tower_depth=depth,
+        tower_width=state["ins_head.cate_tower.0.weight"].shape[0],
+        embedding=state["ins_head.kernel_pred.bias"].shape[0],
+        mask_width=state["mask_head.conv_pred.0.weight"].shape[1],
+        stride_in_1x1=stride_in_1x1,
+    )
 
 
 def _towers(state: Mapping[str, Tensor]) -> int:

@@ -36,6 +36,13 @@ class LevelTargets:
     objects: Tensor
     ignored: Tensor | None = None
 
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> LevelTargets:
+        """The same on `device`."""
+        parts = (self.category, self.cells, self.objects)
+        category, cells, objects = (part.to(device, non_blocking=non_blocking) for part in parts)
+        ignored = None if self.ignored is None else self.ignored.to(device, non_blocking=non_blocking)
+        return LevelTargets(category, cells, objects, ignored)
+
 
 @dataclass(frozen=True)
 class ImageTargets:
@@ -48,6 +55,11 @@ class ImageTargets:
 
     levels: tuple[LevelTargets, ...]
     masks: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ImageTargets:
+        """The same on `device`."""
+        levels = tuple(level.to(device, non_blocking=non_blocking) for level in self.levels)
+        return ImageTargets(levels, self.masks.to(device, non_blocking=non_blocking))
 
 
 def assign(
