@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, ImageRecord
-from vtk_cli.data.detection.outlines import Outline, Polygons
+from vtk_cli.data.detection.outlines import segmentation_of
 from vtk_cli.data.points.reading import check_classes
 from vtk_cli.data.points.records import Classes, PointImage, PointSet
 from vtk_cli.errors import UserError
@@ -134,13 +134,6 @@ def _annotations(record: ImageRecord, category_ids: Sequence[int]) -> Iterable[d
             "iscrowd": int(record.crowd[number]),
             "segmentation": [] if outline is None else segmentation_of(outline),
         }
-
-
-def segmentation_of(outline: Outline) -> Any:
-    """The COCO `segmentation` of an outline: polygons, or compressed run lengths."""
-    if isinstance(outline, Polygons):
-        return [part.ravel().tolist() for part in outline.parts]
-    return {"size": [outline.height, outline.width], "counts": outline.counts.decode()}
 
 
 def _write_entry(stream: TextIO, number: int, entry: dict[str, Any]) -> None:

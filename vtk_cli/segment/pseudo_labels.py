@@ -17,7 +17,15 @@ from pycocotools import mask as coco_mask
 
 from vtk_cli.data.coco_faults import are_numbers, is_integer
 from vtk_cli.data.coco_files import read_coco_file
-from vtk_cli.data.detection.outlines import Bools, Floats, RunLengths, coco_rle, outline_mask, outline_of_mask
+from vtk_cli.data.detection.outlines import (
+    Bools,
+    Floats,
+    RunLengths,
+    coco_rle,
+    outline_mask,
+    outline_of_mask,
+    segmentation_of,
+)
 from vtk_cli.data.points.coco import classes_of
 from vtk_cli.data.points.records import Classes, PointSet
 from vtk_cli.data.rle import run_lengths
@@ -169,7 +177,7 @@ def annotation_of(label: PseudoLabel, identity: int, classes: Classes) -> dict[s
         "bbox": label.box().tolist(),
         "area": label.area(),
         "iscrowd": 0,
-        "segmentation": {"size": [label.mask.height, label.mask.width], "counts": label.mask.counts.decode()},
+        "segmentation": segmentation_of(label.mask),
         "source": SOURCE,
         "click_id": label.annotation_id,
         "point": list(label.point),

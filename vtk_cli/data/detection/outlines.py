@@ -79,6 +79,13 @@ def coco_rle(runs: RunLengths) -> dict[str, Any]:
     return {"size": [runs.height, runs.width], "counts": runs.counts}
 
 
+def segmentation_of(outline: Outline) -> Any:
+    """The COCO `segmentation` of an outline as JSON has it: polygons, or compressed run lengths."""
+    if isinstance(outline, Polygons):
+        return [part.ravel().tolist() for part in outline.parts]
+    return {"size": [outline.height, outline.width], "counts": outline.counts.decode()}
+
+
 def outline_area(outline: Outline) -> float:
     """The area in pixels: of polygons by the shoelace formula, overlaps counted twice; of runs exactly."""
     if isinstance(outline, RunLengths):
