@@ -11,6 +11,7 @@ from vtk_cli.segment.configurations import LevelConfig
 from vtk_cli.segment.inference import InferenceSettings, find_instances, masks_of_objects
 from vtk_cli.segment.network import SOLOv2
 from vtk_cli.segment.predictions import Frame, LevelOutput, Outputs, Target
+from vtk_cli.segment.suppression import greedy_nms
 from vtk_cli.segment.targets import assign
 
 LEVELS = (LevelConfig(16, 1, 40, 8), LevelConfig(8, 40, 1000, 16))
@@ -97,6 +98,13 @@ def test_what_is_drawn_by_hand_is_found_exactly(scene: Target, hand_set: Callabl
     assert bool((found.scores > 0.99).all())
     # An object's other cells make the same mask, and matrix NMS leaves them exp(-2) of their score.
     assert everything.scores[3:].tolist() == pytest.approx([math.exp(-2)] * (len(everything) - 3), rel=1e-2)
+
+
+def test_greedy_suppression_leaves_one_mask_of_each_object(scene: Target, hand_set: Callable[..., Outputs]) -> None:
+    outputs = hand_set(scene, LEVELS, CANVAS, 4, 3)
+    found = find_instances(outputs, FRAME, LEVELS, InferenceSettings(suppress=greedy_nms))
+    assert len(found) == 3
+    assert bool((found.scores > 0.99).all())
 
 
 def test_only_classes_known_to_be_present_are_found(scene: Target, hand_set: Callable[..., Outputs]) -> None:

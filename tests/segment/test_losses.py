@@ -108,19 +108,19 @@ def test_losses_equal_a_slow_reference(batch: list[ImageTargets], keep: Callable
                     right = int(wanted.category[row, column])
                     positive += right >= 0
                     for k in range(K):
-                        p = float(level.category[b, k, row, column].sigmoid())
+                        p = level.category[b, k, row, column].sigmoid().item()
                         focal += -0.25 * (1 - p) ** 2 * math.log(p) if k == right else -0.75 * p**2 * math.log(1 - p)
     losses = solo_losses(outputs, targets)
     assert len(dice) > 10
-    assert float(losses.mask) == pytest.approx(3 * float(torch.stack(dice).mean()), rel=1e-5)
-    assert float(losses.category) == pytest.approx(focal / (positive + 1), rel=1e-5)
-    assert float(losses.total) == pytest.approx(float(losses.mask) + float(losses.category), rel=1e-6)
+    assert losses.mask.item() == pytest.approx(3 * torch.stack(dice).mean().item(), rel=1e-5)
+    assert losses.category.item() == pytest.approx(focal / (positive + 1), rel=1e-5)
+    assert losses.total.item() == pytest.approx(losses.mask.item() + losses.category.item(), rel=1e-6)
 
 
 def test_the_two_ways_with_shared_cells_differ(batch: list[ImageTargets]) -> None:
     both, one = (solo_losses(noise(), targets) for targets in (batch, [one_mask_a_cell(each) for each in batch]))
-    assert float(both.mask) != float(one.mask)
-    assert float(both.category) == float(one.category)
+    assert both.mask.item() != one.mask.item()
+    assert both.category.item() == one.category.item()
 
 
 def test_ignored_cells_have_no_gradient_and_all_others_keep_theirs(batch: list[ImageTargets]) -> None:
@@ -151,4 +151,4 @@ def test_losses_are_in_float32_whatever_the_network_computes_in(batch: list[Imag
         losses = solo_losses(half, batch)
     again = solo_losses(half.float(), batch)
     assert losses.mask.dtype == losses.category.dtype == torch.float32
-    assert (float(losses.mask), float(losses.category)) == (float(again.mask), float(again.category))
+    assert (losses.mask.item(), losses.category.item()) == (again.mask.item(), again.category.item())

@@ -14,11 +14,8 @@ from torch import Tensor
 from vtk_cli.segment.configurations import LevelConfig
 from vtk_cli.segment.masks import binary_masks, image_masks, measure
 from vtk_cli.segment.predictions import Frame, Instances, Outputs
-from vtk_cli.segment.suppression import Decay, gaussian_decay, mask_nms, matrix_nms, point_nms
+from vtk_cli.segment.suppression import MASK_IOU, Suppression, mask_nms, matrix_nms, point_nms
 from vtk_cli.segment.targets import BACKGROUND, ImageTargets
-
-MASK_IOU = 0.5
-"""The most IoU that two masks of a class may have, in the modes that suppress greedily."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +25,14 @@ class InferenceSettings:
     Args:
         least_category: a cell's class is a candidate above this probability.
         candidates: how many candidates are compared at most.
-        decay: of matrix NMS.
+        suppress: `matrix_nms`, or `greedy_nms` as for the published teacher.
         least_score: an object stays with at least this score after it.
         most: objects an image has at most.
     """
 
     least_category: float = 0.1
     candidates: int = 500
-    decay: Decay = gaussian_decay
+    suppress: Suppression = matrix_nms
     least_score: float = 0.05
     most: int = 100
 
@@ -91,9 +88,9 @@ def find_instances(
     order = _ranked(scores.masked_fill(~large, -1))[: settings.candidates]
     order = order[large[order]]
     found, scores = found.select(order), scores[order]
-    scores = matrix_nms(binary_masks(found.kernels, features), found.labels, scores, settings.decay)
+    scores = settings.suppress(binary_masks(found.kernels, features), found.labels, scores)
     order = _ranked(scores)[: settings.most]
-    order = order[scores[order] >= settings.least_score]
+    order = order[(scores[order] >= settings.least_score) & (scores[order] > 0)]
     masks = image_masks(found.kernels[order], features, frame)
     return Instances.of_masks(scores[order], found.labels[order], masks)
 

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from vtk_cli.segment.configurations import LevelConfig
-from vtk_cli.segment.inference import MASK_IOU
 from vtk_cli.segment.masks import binary_masks, image_masks, measure
 from vtk_cli.segment.predictions import Frame, Instances, Outputs, PointPrompt, as_points
-from vtk_cli.segment.suppression import mask_nms
+from vtk_cli.segment.suppression import MASK_IOU, mask_nms
 from vtk_cli.segment.targets import cells_of
 
 Reason = Literal["collision", "area", "overlap", "count"]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 
 
 @dataclass(frozen=True)
@@ -141,11 +140,10 @@ class PointPrompt:
 
 def tight_boxes(masks: Tensor) -> Tensor:
     """(n, 4) float xyxy around (n, H, W) bool masks, the far sides exclusive; zeros around an empty mask."""
-    boxes = masks.new_zeros((len(masks), 4), dtype=torch.float32)
-    filled = masks.flatten(1).any(1)
-    if filled.any():
-        boxes[filled] = masks_to_boxes(masks[filled]) + boxes.new_tensor([0, 0, 1, 1])
-    return boxes
+    rows, columns = masks.any(2), masks.any(1)
+    first = [columns.byte().argmax(1), rows.byte().argmax(1)]
+    last = [side.shape[1] - side.flip(1).byte().argmax(1) for side in (columns, rows)]
+    return torch.stack([*first, *last], 1).float() * rows.any(1, keepdim=True)
 
 
 def as_points(prompts: Sequence[PointPrompt], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

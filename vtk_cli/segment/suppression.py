@@ -14,9 +14,13 @@ from torch.nn import functional as F
 from vtk_cli.segment.masks import pairwise_iou
 
 GAUSSIAN_SIGMA = 2.0
+MASK_IOU = 0.5
+"""The most IoU that two masks of a class may have, where masks are suppressed greedily."""
 
 Decay = Callable[[Tensor], Tensor]
 """How much of its score an object keeps beside a better one, for their IoU."""
+Suppression = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From masks (n, H, W) bool, labels (n,) and descending scores (n,), their new scores; 0 of what is dropped."""
 
 
 def point_nms(scores: Tensor) -> Tensor:
@@ -51,6 +55,11 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, decay: Decay = gau
     # The linear decay of a complete duplicate is 0: what it would take from others, its better double takes as well.
     rivals = decay(iou) / decay(compensation)[:, None].clamp(min=torch.finfo(iou.dtype).tiny)
     return scores * rivals.amin(0)
+
+
+def greedy_nms(masks: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
+    """(n,): the scores, 0 of those that `mask_nms` drops for an IoU above `MASK_IOU`."""
+    return scores * mask_nms(masks, labels, scores, MASK_IOU)
 
 
 def mask_nms(masks: Tensor, labels: Tensor, scores: Tensor, most_iou: float) -> Tensor:
