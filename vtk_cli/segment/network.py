@@ -103,7 +103,10 @@ class SOLOv2(nn.Module):
             images: (B, 3, H, W), normalised, then padded with zeros at the right and the bottom to multiples of
                 `config.padding_multiple`.
         """
-        maps = self.backbone(images)
+        return self.judge(self.backbone(images))
+
+    def judge(self, maps: tuple[Tensor, ...]) -> Outputs:
+        """All but the backbone: its maps (B, C_i, H_i, W_i) to what the network sees in them."""
         pyramid = tuple(self.fpn(OrderedDict((str(index), each) for index, each in enumerate(maps))).values())
         return Outputs(self.ins_head(self._level_inputs(pyramid)), self.mask_head(pyramid))
 
