@@ -99,6 +99,18 @@ def test_heads_are_drawn_from_a_narrow_normal_distribution() -> None:
     assert float(weights.mean()) == pytest.approx(0, abs=1e-4)
 
 
+def test_the_pyramid_starts_kaiming_uniform_with_a_1() -> None:
+    """Of fan-in n the weights are uniform in +-sqrt(3 / n)."""
+    fpn = SOLOv2(segmenter_config("solov2-light-r18", 4)).fpn.requires_grad_(False)
+    for module in fpn.modules():
+        if isinstance(module, nn.Conv2d):
+            bound = math.sqrt(3 / module.weight[0].numel())
+            assert float(module.weight.abs().max()) == pytest.approx(bound, rel=1e-3)
+            assert float(module.weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+            assert module.bias is not None
+            assert not module.bias.any()
+
+
 def test_mask_features_are_never_negative_and_of_the_stride_of_the_masks(micro_network: SOLOv2) -> None:
     features = micro_network(torch.randn(2, 3, 96, 128)).mask_features
     assert features.shape == (2, 24, 48, 64)

@@ -212,3 +212,12 @@ def test_empty_cells_around_an_unresolved_click_are_not_judged(target: Callable[
     expected -= {divmod(cell, 8) for cell in found.cells.tolist()}
     assert {(r, c) for r, c in found.ignored.nonzero().tolist()} == expected
     assert torch.equal(found.category, plain.levels[0].category)
+
+
+def test_targets_move_as_a_whole(target: Callable[..., Target]) -> None:
+    one = target(rectangle(350, 350, 100, 100)[None], [3])
+    made = assign(one, (LevelConfig(8, 1, 1000, 8), LevelConfig(4, 1, 1000, 8)), 0.2, CANVAS, 4)
+    moved = ignore_around(made, torch.zeros(1, 2), CANVAS).to("meta")
+    parts = [each for level in moved.levels for each in vars(level).values()]
+    assert {each.device.type for each in (moved.masks, *parts)} == {"meta"}
+    assert len(parts) == 8

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -72,11 +73,11 @@ def mask_nms(masks: Tensor, labels: Tensor, scores: Tensor, most_iou: float) -> 
         most_iou: that two staying masks may have, in [0, 1].
     """
     order = torch.argsort(scores, descending=True, stable=True)
-    overlaps = (_same_class_iou(masks, labels) > most_iou).cpu()
-    stays = torch.zeros(len(masks), dtype=torch.bool)
+    overlaps = (_same_class_iou(masks, labels) > most_iou).cpu().numpy()
+    stays = np.zeros(len(masks), np.bool_)
     for index in order.tolist():
-        stays[index] = not bool((overlaps[index] & stays).any())
-    return stays.to(masks.device)
+        stays[index] = not (overlaps[index] & stays).any()
+    return torch.from_numpy(stays).to(masks.device)
 
 
 def _same_class_iou(masks: Tensor, labels: Tensor) -> Tensor:
