@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from vtk_cli.data.points import Classes
 from vtk_cli.errors import UserError
 from vtk_cli.segment.backbone import TimmBackbone, load_backbone
 from vtk_cli.segment.checkpoint import coco_classes, read_segmenter, save_segmenter, start_from
 from vtk_cli.segment.configurations import (
     SEGMENTERS,
-    Classes,
     SegmenterConfig,
     config_from_json,
     config_to_json,
@@ -88,7 +88,7 @@ def test_coco_has_80_classes_and_11_free_ids() -> None:
     classes = coco_classes()
     assert len(classes.names) == len(set(classes.names)) == 80
     assert classes.names[-1] == "toothbrush"
-    assert sorted(set(range(91)) - set(classes.category_ids)) == [0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
+    assert sorted(set(range(91)) - set(classes.ids)) == [0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])

@@ -90,7 +90,7 @@ def test_a_file_of_mmdet_gives_the_network_back(tmp_path: Path) -> None:
     saved = read_segmenter(tmp_path / "SOLOv2_LIGHT_448_R18_3x.pth")
     assert saved.config == config
     assert saved.classes.names[:2] == ("person", "bicycle")
-    assert (saved.classes.category_ids[-1], len(saved.classes.names)) == (90, 80)
+    assert (saved.classes.ids[-1], len(saved.classes.names)) == (90, 80)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         ours, again = network(images), saved.build()(images)

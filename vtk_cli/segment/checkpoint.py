@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
+from vtk_cli.data.points import Classes
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, mismatch, read_state_dict
-from vtk_cli.segment.configurations import Classes, Role, SegmenterConfig, config_from_json, config_to_json
+from vtk_cli.segment.configurations import Role, SegmenterConfig, config_from_json, config_to_json
 from vtk_cli.segment.network import SOLOv2
 from vtk_cli.segment.published_keys import from_published, is_published
 
@@ -76,7 +77,7 @@ def save_segmenter(
     metadata = {
         **(note or {}),
         _CONFIG: json.dumps(config_to_json(config)),
-        _CLASSES: json.dumps({"names": classes.names, "category_ids": classes.category_ids}),
+        _CLASSES: json.dumps({"names": classes.names, "category_ids": classes.ids}),
     }
     with atomic_path(path) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary, metadata)

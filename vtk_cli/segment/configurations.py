@@ -87,19 +87,6 @@ class SegmenterConfig:
         return 16 if self.backbone == MICRO_BACKBONE else 32
 
 
-@dataclass(frozen=True)
-class Classes:
-    """What the labels 0..K-1 mean.
-
-    Args:
-        names: by label.
-        category_ids: by label, the ids of the data file.
-    """
-
-    names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-
-
 _STRIDES = (8, 8, 16, 32, 32)
 _TEACHER_GRIDS, _STUDENT_GRIDS = (80, 64, 32, 24, 12), (40, 36, 24, 16, 12)
 _TEACHER_RANGES = ((1, 72), (72, 144), (144, 288), (288, 584), (584, 2048))
