@@ -91,7 +91,8 @@ def test_all_recipes_are_listed_and_each_is_shown(vtk: Vtk) -> None:
 
 def _corrupt(root: Path) -> Path:
     data = pictures(root, count=3)
-    (data / "train" / "ant" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    for name in ("broken.jpg", "broken-too.png"):
+        (data / "train" / "ant" / name).write_bytes(b"\xff\xd8\xff\xe0 no image")
     return data
 
 
@@ -141,10 +142,11 @@ def test_too_many_broken_images_end_a_run_which_goes_on_once_they_are_gone(vtk: 
     data = _corrupt(tmp_path)
     said = vtk(data, *TINY, "--out", "run")
     assert said.code == 2
-    assert "1 of 7 images cannot be read" in said.complaint
+    assert "2 of 8 images cannot be read" in said.complaint
     assert "broken.jpg" in said.complaint
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
-    (data / "train" / "ant" / "broken.jpg").unlink()
+    for broken in (data / "train" / "ant").glob("broken*"):
+        broken.unlink()
     assert vtk("--resume", "run", "--json").object["images"] == 6
 
 

@@ -45,7 +45,7 @@ def train_network(options: TrainOptions, console: Console) -> ExitCode:
             world,
             lambda: RunFolder.open(
                 "train",
-                f"{Path(options.data).name}-{options.network}",
+                f"{options.data_name}-{options.network}",
                 config=options.as_config(),
                 out=options.out,
                 console=face,

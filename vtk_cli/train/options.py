@@ -71,6 +71,11 @@ class DataOptions(RunOptions):
         return self.data == DIGITS
 
     @property
+    def data_name(self) -> str:
+        """The data without the folders it is in, for titles."""
+        return Path(self.data).resolve().name or self.data
+
+    @property
     def eval_sets(self) -> dict[str, Path]:
         """Name -> folder of `eval_set`; see `parse_eval_sets`."""
         return parse_eval_sets(self.eval_set)

@@ -56,7 +56,7 @@ def show_outcome(
         JobError: the disk is full.
     """
     rows = [] if outcome.last is None else result_rows(outcome.last)
-    title = f"{options.network} on {options.data}" + (f": {rows[0][0]} {rows[0][1]}" if rows else "")
+    title = f"{options.network} on {options.data_name}" + (f": {rows[0][0]} {rows[0][1]}" if rows else "")
     spent = _spent_rows(training, outcome)
     page = write_report(
         folder,
