@@ -213,6 +213,10 @@ BAD_OPTIONS = {
     "--precision fp16": "--precision: fp16 does not train on the CPU",
     "--device tpu": "'tpu' is no device",
     "--lr nan": "--lr: nan is out of range",
+    "--lr inf": "--lr: inf is out of range",
+    "--head-init-std 0.1 --model tv:resnet18 --img-size 64": "--head-init-std: a ResNet has no one classifier",
+    "--grad-checkpointing --model tv:resnet18 --img-size 64": "--grad-checkpointing: a ResNet cannot",
+    "--sub-bn main --grad-checkpointing --model test_resnet": "cannot go with gradient checkpointing",
     "--resume nowhere": "--resume nowhere: holds no run",
     "--val nowhere": "nowhere: no such folder or file",
 }
