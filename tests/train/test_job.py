@@ -171,6 +171,7 @@ def test_the_best_weights_are_the_first_of_equals_and_forget_nothing_when_epochs
     again = BestWeights(options, made, path)  # the run was killed and makes epochs 2 to 5 again
     for epoch, top1 in enumerate((0.3, 0.7, 0.7, 0.6), 2):
         hear(epoch, top1, epoch, again)
+        assert again.kept() == {"epoch": 3, "top1": 0.7}, "what is kept was never worse in between"
     assert again.kept() == {"epoch": 3, "top1": 0.7}
     assert load_file(path)["head.bias"][0] == 3
     hear(6, 0.71, 6, again)
