@@ -25,7 +25,16 @@ from vtk_cli.detect.predictions import PaddedImages
 from vtk_cli.engine.seeds import sample_rng
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import write_json
-from vtk_cli.models.export import difference, draft, quiet_exporters, read_onnx, reason, require_onnx, save_onnx
+from vtk_cli.models.export import (
+    difference,
+    draft,
+    quiet_exporters,
+    read_back,
+    read_onnx,
+    reason,
+    require_onnx,
+    save_onnx,
+)
 
 INPUT = "images"
 LOGITS, BOXES, CODES = "logits", "boxes", "mask_codes"
@@ -121,7 +130,7 @@ def export_detector(
     with draft(path) as written, torch.no_grad():
         program = _program(module, size, batch, path)
         save_onnx(program, written, inputs=(INPUT,), outputs=outputs, metadata={"detector": json.dumps(about)})
-        answer = read_onnx(written, (INPUT,), outputs)
+        answer = read_back(lambda draft: read_onnx(draft, (INPUT,), outputs), written, path)
         compared = _compared(module, answer, _noise(size, batch, seed), path, tolerance)
         used = sum(part.stat().st_size for part in written.parent.iterdir())
     write_json(path.with_suffix(".json"), about)
