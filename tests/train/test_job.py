@@ -87,9 +87,24 @@ def test_byproducts_and_masks_leave_no_weight_behind(vtk: Vtk, tmp_path: Path, s
         shared_pictures, *tiny, "--out", "run", "--byproducts", "clicks.csv", "--ab-sub", "relaxed", "--mixup", 1
     )
     assert said.code == 0, said.err
+    assert "pull of the points against the classes" in said.out
+    norms = json.loads((tmp_path / "run" / "summary.json").read_text())["gradient_norms"]
+    assert norms["points"] > 0
+    assert norms["class"] > 0
     plain = timm.create_model("test_vit", num_classes=2, img_size=32)
     assert weights(tmp_path / "run").keys() == plain.state_dict().keys()
     assert "nothing is known of the combination" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_looking_at_the_pull_of_the_points_leaves_the_weights_as_the_last_epoch_left_them(
+    vtk: Vtk, tmp_path: Path, shared_pictures: Path
+) -> None:
+    """A forward in training mode would move batch normalisation's statistics."""
+    (tmp_path / "clicks.csv").write_text("file,x,y\nant/ant0.png,0.4,0.6\nbee/bee0.png,0.4,0.6\n")
+    flags = ("--model", "test_resnet", "--img-size", 64, "--epochs", 2, "--batch-size", 12, "--workers", 0)
+    assert vtk(shared_pictures, *flags, "--byproducts", "clicks.csv", "--out", "run").code == 0
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert vtk("eval", "run", "--json").object["nll"] == pytest.approx(last["nll"], rel=1e-6)
 
 
 # Runs that equal one another

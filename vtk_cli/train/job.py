@@ -15,6 +15,7 @@ from vtk_cli.engine.devices import describe_device
 from vtk_cli.engine.distributed import join_world, shared_run_folder
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.update import Clock
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.train.byproduct_check import check_byproducts
@@ -146,7 +147,29 @@ def _measure(
         console=console,
         world=training.world,
     )
-    return Outcome(result, cost, last, averaged, best.kept(), tuple(scores))
+    norms = _gradient_norms(options, training, result)
+    return Outcome(result, cost, last, averaged, best.kept(), tuple(scores), norms)
+
+
+def _gradient_norms(options: TrainOptions, training: Training, result: FitResult) -> dict[str, float] | None:
+    """How much the class loss and the point loss still pull at the weights they share, on a training batch.
+
+    At the end and not at the start, where the head for points is zero and passes nothing on.
+    """
+    classifier = classifier_of(result.model)
+    if classifier.points is None or not options.ab_weight:
+        return None
+    indices, *parts = next(training.batches.epoch(options.epochs - 1, 0))
+    batch = (indices, *(part.to(training.world.device) for part in parts))
+    statistics = [buffer.clone() for buffer in classifier.buffers()]
+    try:
+        clock = Clock(options.epochs - 1, result.steps, options.seed)
+        return training.objective.gradient_norms(classifier.train(), batch, clock)
+    finally:
+        classifier.eval()
+        training.batches.close()
+        for buffer, before in zip(classifier.buffers(), statistics, strict=True):
+            buffer.copy_(before)
 
 
 def _conclude(options: TrainOptions, training: Training, outcome: Outcome, run: RunFolder, console: Console) -> None:

@@ -31,6 +31,7 @@ class Outcome:
         averaged: of their average; None where none is kept.
         best: epoch and value of the weights that did best; None without validation images.
         scores: on other sets.
+        gradient_norms: of the class loss and of the weighted point loss; None without points.
     """
 
     result: FitResult
@@ -39,6 +40,7 @@ class Outcome:
     averaged: Evaluation | MultiLabelEvaluation | None
     best: Mapping[str, Any] | None
     scores: tuple[SetScore, ...]
+    gradient_norms: Mapping[str, float] | None
 
 
 def show_outcome(
@@ -75,7 +77,7 @@ def show_outcome(
             footer=f"vtk train --config {folder / 'config.toml'}",
         ),
     )
-    console.table(title, ("", "value"), [*rows, *_other_weights(outcome), *spent])
+    console.table(title, ("", "value"), [*rows, *_further_rows(outcome), *spent])
     if outcome.scores:
         table = score_table(outcome.scores)
         console.table("Other sets", table.columns, table.rows)
@@ -100,6 +102,7 @@ def _summary(options: TrainOptions, training: Training, outcome: Outcome, folder
             score.name: {"measure": score.measure, "value": score.value, "images": score.images}
             for score in outcome.scores
         },
+        **({} if outcome.gradient_norms is None else {"gradient_norms": dict(outcome.gradient_norms)}),
         "device": describe_device(training.world.device),
         "processes": training.world.size,
         **cost_summary(outcome.cost),
@@ -112,8 +115,8 @@ def _summary(options: TrainOptions, training: Training, outcome: Outcome, folder
     }
 
 
-def _other_weights(outcome: Outcome) -> list[tuple[str, str]]:
-    """The headline of the averaged weights, and of those that did best."""
+def _further_rows(outcome: Outcome) -> list[tuple[str, str]]:
+    """The headline of the averaged weights, when they did best, and how much the points count."""
     rows = []
     if outcome.averaged is not None:
         name, value = result_rows(outcome.averaged)[0]
@@ -121,6 +124,9 @@ def _other_weights(outcome: Outcome) -> list[tuple[str, str]]:
     if outcome.best is not None:
         value = next(value for name, value in outcome.best.items() if name != "epoch")
         rows.append(("best epoch", f"{outcome.best['epoch']} ({100 * value:.2f} %)"))
+    if outcome.gradient_norms is not None:
+        norms = outcome.gradient_norms
+        rows.append(("pull of the points against the classes", f"{norms['points']:.2g} : {norms['class']:.2g}"))
     return rows
 
 
