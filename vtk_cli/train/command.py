@@ -151,7 +151,7 @@ add_command(
     train,
     name="train",
     epilog="Examples:  vtk train   ·   vtk train --images-per-class 10 --epochs 300 --sub none   ·  "
-    " vtk train imagenet --recipe deit3-b-400 --model deit3_base_patch16_224 --batch-size 256 --accumulate 8",
+    " vtk train imagenet --recipe deit3-b-400 --batch-size 256 --accumulate 8",
 )
 add_command(
     app,
