@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vtk_cli.app import main
+from vtk_cli.detect.checkpoint import save_official
+from vtk_cli.detect.configurations import detector_config
+from vtk_cli.detect.network import build_detector
 from vtk_cli.detect.objective import Objective
 
 SIZE = 64
@@ -438,3 +443,88 @@ def test_more_objects_than_tokens_are_warned_of(data, run):
     code, _, err = run(*train_arguments(data), "--queries", "1", "--dry-run")
     assert code == 0
     assert "an image has 2 objects, and the detector 1 DET tokens" in err
+
+
+def test_convert_writes_the_published_form_and_reads_it_back(result, run, tmp_path):
+    torch.manual_seed(0)
+    config = replace(detector_config("vidt-nano", 91), token_offset=0)
+    save_official(Path("vidt_nano_50.pth"), build_detector(config).state_dict(), config)
+    ours = result("convert", "vidt_nano_50.pth")
+    assert (ours["classes"], ours["DET tokens"], ours["decoder layers"]) == (91, 100, 6)
+    result("convert", "vidt_nano_50.safetensors", "--to", "official", "-o", "again.pth")
+    first, second = (torch.load(name, weights_only=True)["model"] for name in ("vidt_nano_50.pth", "again.pth"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    few = result("convert", "vidt_nano_50.pth", "--coco-classes", "-o", "few.safetensors")
+    assert few["classes"] == 80
+    code, _, err = run("convert", "vidt_nano_50.safetensors", "-o", "vidt_nano_50.safetensors")
+    assert code == 2
+    assert "is the file itself" in one_line(err)
+
+
+def test_a_damaged_file_is_refused_by_convert(run):
+    config = replace(detector_config("vidt-nano", 91), token_offset=0)
+    save_official(Path("whole.pth"), build_detector(config).state_dict(), config)
+    content = torch.load("whole.pth", weights_only=True)["model"]
+    content.pop("transformer.decoder.layers.3.linear1.weight")
+    torch.save({"model": content}, "part.pth")
+    Path("cut.pth").write_bytes(Path("whole.pth").read_bytes()[:10000])
+    for name in ("part.pth", "cut.pth"):
+        code, _, err = run("convert", name, "-o", "out.safetensors")
+        assert code == 2
+        assert name in one_line(err)
+    assert not Path("out.safetensors").exists()
+
+
+def test_bench_times_each_precision_with_and_without_boxes(trained, result):
+    found = result("bench", trained, "--rounds", "2")
+    assert [(row["precision"], row["postprocessed"]) for row in found["latency"]] == [
+        ("fp32", False),
+        ("fp32", True),
+        ("bf16", False),
+        ("bf16", True),
+    ]
+    assert all(0 < row["median_ms"] <= row["p95_ms"] for row in found["latency"])
+    assert found["size"] == SIZE
+
+
+def test_yolo_data_trains_too(data, tmp_path, run):
+    root = tmp_path / "yolo"
+    for split in ("train", "val"):
+        content = json.loads((data / f"annotations/instances_{split}2017.json").read_text())
+        (root / "labels" / split).mkdir(parents=True)
+        (root / "images").mkdir(exist_ok=True)
+        (root / "images" / split).symlink_to(data / f"{split}2017")
+        lines: dict[int, str] = {}
+        for one in content["annotations"]:
+            x, y, w, h = one["bbox"]
+            values = ((x + w / 2) / 72, (y + h / 2) / 60, w / 72, h / 60)
+            line = f"{one['category_id'] // 10 - 1} {' '.join(map(str, values))}\n"
+            lines[one["image_id"]] = lines.get(one["image_id"], "") + line
+        for identity, text in lines.items():
+            (root / "labels" / split / f"{identity - 1}.txt").write_text(text)
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [red, green, blue]\n")
+    code, _, err = run(*train_arguments(root), "--steps", "2", "-o", "run")
+    assert code == 0, err
+    assert json.loads(Path("run/summary.json").read_text())["classes"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="no onnxruntime")
+def test_export_writes_a_file_that_was_compared(trained, result):
+    found = result("export", trained, "--mask", "-o", "out")
+    assert found["share"] <= 1e-4
+    assert Path(found["path"]).is_file()
+    assert Path("out/model.json").is_file()
+
+
+def test_export_refuses_sizes_and_batches_that_are_none(trained, run, place):
+    for arguments, said in (
+        (["--batch", "few"], "no number of images"),
+        (["--size", "8"], "no size"),
+        (["--size", "64", "--size", "64", "--size", "64"], "no size"),
+    ):
+        code, _, err = run("export", trained, *arguments, "-o", "out")
+        assert code == 2
+        assert said in one_line(err)
+    assert [*place.iterdir()] == []
