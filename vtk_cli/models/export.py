@@ -94,8 +94,21 @@ def save_onnx(
             raise UserError(f"cannot be written as ONNX ({reason(error)})", str(path)) from error
     if made is None:
         raise UserError("torch gave no ONNX program", str(path))
-    made.model.metadata_props.update(metadata)
-    made.save(str(path))
+    save_program(made, path, metadata)
+
+
+def save_program(program: torch.onnx.ONNXProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write what `torch.onnx.export` made, without the stacks of this machine's files that each node comes from.
+
+    Args:
+        program: changed.
+        path: the file.
+        metadata: what the file says of itself.
+    """
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+    program.model.metadata_props.update(metadata)
+    program.save(str(path))
 
 
 def read_onnx(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Callable[..., tuple[Tensor, ...]]:

@@ -21,7 +21,7 @@ from vtk_cli.data.digits import load_digits_split
 from vtk_cli.engine.seeds import sample_rng
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import write_json
-from vtk_cli.models.export import draft, quiet_exporters, read_back, read_onnx, reason, require_onnx
+from vtk_cli.models.export import draft, quiet_exporters, read_back, read_onnx, reason, require_onnx, save_program
 from vtk_cli.models.zoo import PixelConfig
 from vtk_cli.train.evaluation import normalised
 
@@ -170,8 +170,7 @@ def _write_onnx(module: nn.Module, example: Tensor, path: Path, about: dict[str,
     )
     if program is None:
         raise UserError("torch gave no ONNX program", str(path))
-    program.model.metadata_props["preprocessing"] = json.dumps(about)
-    program.save(str(path))
+    save_program(program, path, {"preprocessing": json.dumps(about)})
 
 
 def _read_onnx(path: Path) -> Answer:
