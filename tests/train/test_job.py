@@ -283,6 +283,15 @@ def test_a_compiled_network_learns_what_the_plain_one_learns(vtk: Vtk, tmp_path:
 def test_two_processes_finish_write_once_and_measure_what_one_measures(vtk: Vtk, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vtk_cli"]
     flags = [*DIGITS, "--device", "cpu", "--out", "run", "--ema-decay", "0.5", "--json"]
+    plan = subprocess.run(
+        [*launch, "train", *flags, "--dry-run"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(plan.stdout)["epochs"] == 2
     done = subprocess.run(  # noqa: PLW1510 - the code is looked at below
         [*launch, "train", *flags],
         cwd=tmp_path,

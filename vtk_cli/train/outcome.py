@@ -32,6 +32,7 @@ class Outcome:
         best: epoch and value of the weights that did best; None without validation images.
         scores: on other sets.
         gradient_norms: of the class loss and of the weighted point loss; None without points.
+        broken: training images that could not be read, whichever process found them.
     """
 
     result: FitResult
@@ -41,6 +42,7 @@ class Outcome:
     best: Mapping[str, Any] | None
     scores: tuple[SetScore, ...]
     gradient_norms: Mapping[str, float] | None
+    broken: int
 
 
 def show_outcome(
@@ -73,7 +75,7 @@ def show_outcome(
             cost=dict(spent),
             scores=outcome.scores,
             options=options.as_config(),
-            warnings=_warnings(options, training),
+            warnings=_warnings(options, training, outcome),
             footer=f"vtk train --config {folder / 'config.toml'}",
         ),
     )
@@ -164,10 +166,10 @@ def _about(options: TrainOptions, training: Training) -> str:
     return f"{len(splits.train):,} images, {options.epochs} epochs {sub}, seed {options.seed}; {held}."
 
 
-def _warnings(options: TrainOptions, training: Training) -> list[str]:
+def _warnings(options: TrainOptions, training: Training, outcome: Outcome) -> list[str]:
     said = []
-    if (broken := len(training.batches.broken)) > 0:
-        said.append(f"{broken} training images could not be read; the next image took the place of each.")
+    if outcome.broken:
+        said.append(f"{outcome.broken} training images could not be read; the next image took the place of each.")
     if options.sub != "none" and training.data.points is not None:
         said.append("A sub-branch together with byproducts is in neither paper; nothing is known of the combination.")
     if training.data.splits.val is not None:
