@@ -15,6 +15,7 @@ from vtk_cli.engine.devices import autocast, describe_device, resolve_precision
 from vtk_cli.engine.distributed import join_world, shared_run_folder
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.update import Clock
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
@@ -27,7 +28,6 @@ from vtk_cli.train.options import TrainOptions, worker_count
 from vtk_cli.train.outcome import Outcome, show_outcome
 from vtk_cli.train.plan import show_plan, tell_cost
 from vtk_cli.train.preparation import Training, open_data, prepare, training_samples
-from vtk_cli.train.trained import BEST, EMA, LAST
 
 _MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "eval-set"}
 """Options that may differ when a run goes on: the result does not depend on them."""

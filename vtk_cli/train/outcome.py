@@ -10,6 +10,7 @@ from typing import Any
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device
 from vtk_cli.engine.loop import FitResult
+from vtk_cli.engine.run_weights import BEST, LAST
 from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.train.cost import StepCost
 from vtk_cli.train.options import TrainOptions
@@ -17,7 +18,6 @@ from vtk_cli.train.plan import cost_summary
 from vtk_cli.train.preparation import Training
 from vtk_cli.train.report import Report, result_rows, score_table, write_report
 from vtk_cli.train.robustness import SetScore
-from vtk_cli.train.trained import BEST, LAST
 
 
 @dataclass(frozen=True, eq=False)
