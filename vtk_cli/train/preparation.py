@@ -175,15 +175,12 @@ def _workers(options: TrainOptions) -> int:
 def _matched(
     byproducts: Byproducts, source: ImageSource, console: Console, split: Literal["train", "val"] = "train"
 ) -> PointTargets:
-    def size_of(index: int) -> tuple[int, int]:
-        return source.read(index).size
-
     return match_byproducts(
         byproducts,
         source.names,
         source.class_names,
         multi_label=source.multi_label,
-        sizes=size_of,
+        sizes=source.size,
         labels=None if source.multi_label else source.targets.tolist(),
         image_ids=source.ids,
         split=split,
