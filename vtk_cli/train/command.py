@@ -10,7 +10,8 @@ from typing import Literal
 from vtk_cli.console import Console
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
-from vtk_cli.train.options import TrainOptions, parse_eval_sets
+from vtk_cli.train.image_options import parse_eval_sets
+from vtk_cli.train.options import TrainOptions
 
 _MODEL_HELP = "A run folder, a weight file, or a network with published weights [default: the newest in runs/train]."
 

@@ -23,8 +23,9 @@ from vtk_cli.train.byproduct_check import check_byproducts
 from vtk_cli.train.cost import StepCost, step_cost
 from vtk_cli.train.eval_sets import score_sets
 from vtk_cli.train.evaluation import evaluate
+from vtk_cli.train.image_options import worker_count
 from vtk_cli.train.kept_weights import BestWeights, classifier_of, save_weights
-from vtk_cli.train.options import TrainOptions, worker_count
+from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.outcome import Outcome, show_outcome
 from vtk_cli.train.plan import show_plan, tell_cost
 from vtk_cli.train.preparation import Training, open_data, prepare, training_samples

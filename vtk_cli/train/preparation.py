@@ -22,12 +22,13 @@ from vtk_cli.models.zoo import Network, PixelConfig
 from vtk_cli.train.classifier import Classifier
 from vtk_cli.train.eval_sets import open_sets
 from vtk_cli.train.evaluation import EvaluationBatches, evaluation_transform
+from vtk_cli.train.image_options import NO_POLICY, worker_count
 from vtk_cli.train.input_check import require_batch, require_size
 from vtk_cli.train.mixing import Mixer
 from vtk_cli.train.network_to_train import network_to_train
 from vtk_cli.train.objective import Objective, PointTerm, SubTerm
 from vtk_cli.train.optimisation import LearningRates, build_optimizer, build_schedule, parameter_groups
-from vtk_cli.train.options import NO_POLICY, TrainOptions, worker_count
+from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.sub import choose_sub, parse_ratio
 
 
