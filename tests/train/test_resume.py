@@ -51,16 +51,16 @@ CODES = {"SIGKILL": -9, "SIGTERM": 75, "SIGUSR1": 75}
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[int]]]:
     """The run that was left alone, those that were stopped and started again, and every exit code."""
     root = tmp_path_factory.mktemp("runs")
-    cases = [{"arguments": [*RUN, "--workers", "0", "--out", str(root / "alone")]}]
+    cases = [{"arguments": ["train", *RUN, "--workers", "0", "--out", str(root / "alone")]}]
     for name, stop in STOPS.items():
         out = str(root / name.replace(" ", "-"))
-        start = [*RUN, "--workers", str(stop["workers"]), "--out", out]
+        start = ["train", *RUN, "--workers", str(stop["workers"]), "--out", out]
         # The run goes on by its name, or by the same command: there with another number of workers.
-        again = ["--resume", out] if stop["workers"] else [*RUN, "--workers", "1", "--out", out]
+        again = ["train", "--resume", out] if stop["workers"] else ["train", *RUN, "--workers", "1", "--out", out]
         cases += [{"arguments": start, **stop}, {"arguments": again}]
-    script = Path(__file__).with_name("stopped_runs.py")
+    script = Path(__file__).parents[1] / "stopped_runs.py"
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), "vtk_cli.train"],
         input=json.dumps(cases),
         env={**os.environ, "OMP_NUM_THREADS": "1", "VTK_CACHE": str(root / "cache")},
         stdout=subprocess.PIPE,
