@@ -28,6 +28,7 @@ SUBCOMMANDS = {
         "vtk_cli.train.command",
         "Train image classifiers, with a masked sub-branch and annotation byproducts.",
     ),
+    "detect": ("vtk_cli.detect.command", "Train and use transformer detectors: ViDT and ViDT+."),
     "similarity": (
         "vtk_cli.similarity.command",
         "How alike networks are, by attack transferability (SAT).",

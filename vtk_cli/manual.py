@@ -61,31 +61,30 @@ def _completion(shell: str) -> str:
 def _page(name: str, command: Any, children: Mapping[str, str]) -> str:
     """One manual page, in roff."""
     title = name.replace(" ", "-")
-    about = inspect.cleandoc(command.help or "").split("\n\n")
-    own = getattr(command, "commands", {}) if not children else {}
+    verbs = {} if children else dict(getattr(command, "commands", {}))
+    itself = verbs.pop(name.rpartition(" ")[2], None if verbs else command)  # what runs where no verb is named
+    about = inspect.cleandoc((itself or command).help or "").split("\n\n")
     lines = [
         f'.TH {title.upper()} 1 {_RELEASED} "vtk {__version__}" "vtk manual"',
         ".SH NAME",
         f"{_roff(title)} \\- {_roff(' '.join(about[0].split()).rstrip('.'))}",
         ".SH SYNOPSIS",
     ]
-    for words, one in [(name, command), *((f"{name} {child}", each) for child, each in own.items())]:
-        if one is command and own:
-            continue
-        lines += [".nf", f".B {_roff(words)} {_roff(_usage(one))}", ".fi"]
+    for words, one in [(name, itself), *((f"{name} {verb}", each) for verb, each in verbs.items())]:
+        if one is not None:
+            lines += [".nf", f".B {_roff(words)} {_roff(_usage(one))}", ".fi"]
     lines += [".SH DESCRIPTION", *_paragraphs(_roff(" ".join(paragraph.split())) for paragraph in about[1:] or about)]
     if children:
         lines += [".SH COMMANDS"]
         for child, line in children.items():
             lines += [".TP", f".BR vtk\\-{_roff(child)} (1)", _roff(line)]
-    for child, each in own.items():
-        lines += [f".SH {_roff(child.upper())}", _roff(" ".join(inspect.cleandoc(each.help or "").split()))]
+    if itself is not None:
+        lines += [".SH OPTIONS", *_parameters(itself)]
+    for verb, each in verbs.items():
+        lines += [f".SH {_roff(verb.upper())}", _roff(" ".join(inspect.cleandoc(each.help or "").split()))]
         lines += [*_parameters(each)]
-    if not own:
-        lines += [".SH OPTIONS", *_parameters(command)]
-    if command.epilog:
-        examples = re.split(r"\s*·\s*", command.epilog.removeprefix("Examples:"))
-        lines += [".SH EXAMPLES", ".nf", *(_roff(example.strip()) for example in examples), ".fi"]
+    if examples := [example for one in (itself, *verbs.values()) if one is not None for example in _examples(one)]:
+        lines += [".SH EXAMPLES", ".nf", *(_roff(example) for example in examples), ".fi"]
     lines += [".SH EXIT STATUS"]
     for code, meaning in _EXIT_STATUS.items():
         lines += [".TP", f".B {int(code)}", _roff(meaning)]
@@ -97,13 +96,21 @@ def _page(name: str, command: Any, children: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _examples(command: Any) -> list[str]:
+    """The command lines of a command's epilog."""
+    return [
+        example.strip() for example in re.split(r"\s*·\s*", (command.epilog or "").removeprefix("Examples:")) if example
+    ]
+
+
 def _paragraphs(texts: Iterable[str]) -> list[str]:
     return [line for text in texts for line in (".PP", text)][1:]
 
 
 def _usage(command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    shown = [f"{p.metavar or p.name.upper()}{'...' if p.nargs == -1 else ''}" for p in arguments]
+    names = [f"{p.metavar or p.name.upper()}{'...' if p.nargs == -1 else ''}" for p in arguments]
+    shown = [name if p.required else f"[{name}]" for p, name in zip(arguments, names, strict=True)]
     kind = "COMMAND" if getattr(command, "commands", None) else ""
     return " ".join(["[OPTIONS]", *shown, kind]).strip()
 

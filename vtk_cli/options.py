@@ -361,7 +361,7 @@ def _check_range(flag: str, info: OptionInfo, value: Any) -> None:
         return
     too_low = (info.minimum is not None and value < info.minimum) or (info.above is not None and value <= info.above)
     too_high = info.maximum is not None and value > info.maximum
-    if too_low or too_high or math.isnan(value):
+    if too_low or too_high or (isinstance(value, float) and not math.isfinite(value)):
         raise UserError(f"{value} is out of range", f"--{flag}", info.advice or f"give a number {info.range}")
 
 

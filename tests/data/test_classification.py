@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from PIL import Image
 from vtk_cli.console import Console
 from vtk_cli.data import classification_named
 from vtk_cli.data.classification import ImageSource, open_classification
+from vtk_cli.data.classification_folders import FileReader
 from vtk_cli.data.digits import load_digits_split
 from vtk_cli.data.images import BrokenImage
 from vtk_cli.errors import ExitCode, UserError
@@ -191,6 +193,31 @@ def test_a_source_travels_to_a_worker_process(tmp_path: Path) -> None:
     assert there.names == source.names == ("b/1.png", "a/1.png")
     assert reds(there) == reds(source) == [11, 1]
     assert there.targets.tolist() == [1, 0]
+    assert [there.size(0), there.size(1)] == [source.read(0).size, source.read(1).size]
+
+
+def test_files_of_any_name_are_read_by_number(tmp_path: Path) -> None:
+    names = ("a/1.png", "ü/x y.png", os.fsdecode(b"b/\xff.png"), "a/long name of a file.png")
+    for width, name in enumerate(names, 1):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (width, 9)).save(tmp_path / name)
+    read = FileReader(tmp_path, names)
+    assert [read(index).size for index in range(4)] == [read.size(index) for index in range(4)]
+    assert [read.size(index)[0] for index in range(4)] == [1, 2, 3, 4]
+    with pytest.raises(BrokenImage, match="no such file"):
+        FileReader(tmp_path, ("gone.png",)).size(0)
+
+
+def test_a_worker_needs_a_few_bytes_of_each_name_and_no_object(tmp_path: Path) -> None:
+    names = [f"n{index:08d}/n{index:08d}_1.JPEG" for index in range(1000)]
+    held = vars(FileReader(tmp_path, names)).values()
+    assert sum(isinstance(value, (str, list, tuple)) for value in held) == 0
+    assert sum(len(value) for value in held if isinstance(value, bytes)) == sum(map(len, names))
+
+
+def test_the_size_of_an_image_that_was_made_otherwise_is_that_of_the_image() -> None:
+    source = open_classification("digits", console=QUIET).train
+    assert source.size(3) == source.subset([3]).size(0) == (32, 32)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vtk_cli.console import Console
-from vtk_cli.data.images import BrokenImage, decode_image, open_images, scan
+from vtk_cli.data.images import BrokenImage, decode_image, image_size, open_images, scan
 from vtk_cli.errors import UserError
 
 
@@ -272,6 +272,25 @@ def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
     decoded = decode_image(tmp_path / "x.jpg")
     assert decoded.size == (40, 20)
     assert np.abs(np.asarray(decoded, float) - np.asarray(upright)).mean() < 5
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_an_image_is_that_of_its_upright_pixels(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x.{suffix}"
+    Image.new("RGB", (7, 3)).save(path, exif=exif)
+    assert image_size(path) == decode_image(path).size == ((3, 7) if orientation > 4 else (7, 3))
+
+
+def test_the_size_of_what_is_no_image_is_refused_as_the_image_is(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    for name, reason in (("text.png", "not an image"), ("empty.png", "empty file"), ("gone.png", "no such file")):
+        for read in (image_size, decode_image):
+            with pytest.raises(BrokenImage, match=reason):
+                read(tmp_path / name)
 
 
 def test_transparency_is_laid_on_white(tmp_path):

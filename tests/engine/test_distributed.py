@@ -101,6 +101,26 @@ def test_both_processes_have_the_same_weights_to_the_last_bit(together: tuple[Pa
 
 
 @pytest.mark.slow
+def test_every_process_draws_its_own_and_the_first_what_it_would_alone(
+    together: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    """Equal generators would drop the same units in every process."""
+    found = together[1][0]["normalised"]
+    first, second = found["drawn"]
+    assert first == found["alone"] != second
+
+
+@pytest.mark.slow
+def test_what_is_evaluated_has_the_same_running_statistics_everywhere(
+    together: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    seen = together[1][0]["normalised"]["statistics"]
+    assert len(seen) == 4  # two epochs, the weights and their average
+    assert all(first == second for first, second in seen)
+    assert len({str(first) for first, _ in seen}) == 4
+
+
+@pytest.mark.slow
 def test_the_first_process_owns_the_run_folder(together: tuple[Path, list[dict[str, Any]]]) -> None:
     assert json.loads((together[0] / "run" / "summary.json").read_text()) == {"rank": 0}
     assert json.loads((together[0] / "run" / "run.json").read_text())["status"] == "done"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -76,3 +78,12 @@ def test_outside_the_main_thread_nothing_is_installed() -> None:
     thread.start()
     thread.join()
     assert seen == [(None, before)]
+
+
+def test_a_worker_outlives_signals_also_where_their_sender_is_not_told() -> None:
+    code = (
+        "import os, signal; del signal.sigwaitinfo; from vtk_cli.engine.workers import outlive_stop_signals;"
+        " outlive_stop_signals(0); os.kill(os.getpid(), signal.SIGTERM); print('alive')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "alive\n"

@@ -76,6 +76,40 @@ def gradients_between_losses(world: World) -> list[list[list[float]]]:
     return seen[:2]
 
 
+def statistics_between_epochs(world: World) -> dict[str, Any]:
+    """What evaluations find in each process: the running statistics, and what the loss drew at the first step."""
+    seed_everything(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+    alone = torch.rand((), generator=torch.Generator().set_state(torch.get_rng_state())).item()
+    drawn: list[float] = []
+    seen: list[list[list[float]]] = []
+
+    def loss(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Tensor:
+        drawn.append(torch.rand(()).item())
+        return F.mse_loss(model(batch[1]).squeeze(1), batch[2])
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        norm = model.get_submodule("1")
+        seen.append(world.gather(torch.cat((norm.running_mean, norm.running_var)).tolist()))
+        return {}
+
+    fit(
+        model,
+        loss,
+        TensorBatches(POINTS, TARGETS, batch_size=BATCH, seed=3, world=world),
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        plan=Plan(epochs=2, ema_decay=0.5),
+        device=torch.device("cpu"),
+        seed=0,
+        evaluate=evaluate,
+        checkpoints=None,
+        metrics=None,
+        console=Console(quiet=True),
+        world=world,
+    )
+    return {"statistics": seen, "drawn": world.gather(drawn[0]), "alone": alone}
+
+
 def noisy_losses(world: World, stop_at: int | None = None, spoil_at: int | None = None) -> Any:
     """A loss with noise of the process's own; at a step, one process gets a signal or an infinite loss."""
 
@@ -151,6 +185,7 @@ def main() -> None:
             seen["weights"] = [p.tolist() for p in result.model.parameters()]
             seen["ema"] = [p.tolist() for p in result.ema.parameters()]
             seen["gradients"] = gradients_between_losses(world)
+            seen["normalised"] = statistics_between_epochs(world)
             seen["resumed"] = resume_together(world, out)
             seen["failures"] = fail_together(world, out)
         (out / f"seen-{world.rank}.json").write_text(json.dumps(seen))

@@ -188,6 +188,17 @@ def test_an_error_of_one_process_is_raised_in_all() -> None:
     assert "1.jpg (truncated)" in str(found[0])
 
 
+@pytest.mark.parametrize(("broken", "refused"), [((4,), False), ((3, 4), True)])
+def test_broken_files_are_counted_over_all_processes(broken: tuple[int, ...], *, refused: bool) -> None:
+    """Processes of 5 samples each, of which one may be broken among all 10."""
+    found = shared(network(), source(TARGETS, broken=broken), 2)
+    assert [isinstance(one, UserError) for one in found] == [refused] * 2
+    if refused:
+        assert all(
+            "at least 2 of 10 images cannot be read, first 3.jpg (truncated), 4.jpg" in str(one) for one in found
+        )
+
+
 def test_restricted_classes_alone_compete() -> None:
     targets = torch.tensor([1, 4, 6, 1])
     images = source(targets)

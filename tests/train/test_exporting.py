@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vtk_cli.errors import JobError, UserError
+from vtk_cli.models.export import require_onnx
 from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.train import exporting
-from vtk_cli.train.exporting import Export, Format, export_network, preprocessing, probe_images, require_onnx
+from vtk_cli.train.exporting import Export, Format, export_network, preprocessing, probe_images
 
 has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not has_onnx, reason="the extra `export` is not installed")

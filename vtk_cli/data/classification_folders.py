@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from vtk_cli.console import Console
 from vtk_cli.data.classification_source import ImageSource, Splits
 from vtk_cli.data.image_layouts import EXTENSIONS, VAL_LIST, Layout, read_layout
-from vtk_cli.data.images import NAMED, decode_image
+from vtk_cli.data.images import NAMED, decode_image, image_size
 from vtk_cli.errors import UserError
 
 VAL_FOLDERS = ("val", "validation", "valid", "test")
 """What people call the folder that is evaluated on, in the order in which it is looked for."""
 
 
-@dataclass(frozen=True, eq=False)
 class FileReader:
-    """Reads images by number from the files `root/names[number]`."""
+    """Reads images by number from the files `root/names[number]`.
 
-    root: Path
-    names: Sequence[str]
+    The names are held in one run of bytes: a forked worker comes to own a copy of every object that it looks at, and
+    of a million names that is 100 MB in each of them.
+
+    Args:
+        root: the folder.
+        names: of the files in it, with `/` between.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        self._root, self._names = root, b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)])
 
     def __call__(self, index: int) -> Image.Image:
         """Image `index`, upright RGB; raises `BrokenImage`."""
-        return decode_image(self.root / self.names[index])
+        return decode_image(self._file(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of image `index`; raises `BrokenImage`."""
+        return image_size(self._file(index))
+
+    def _file(self, index: int) -> Path:
+        return self._root / self._names[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
 
 
 def open_folders(root: Path, val: Path | None, console: Console) -> Splits:

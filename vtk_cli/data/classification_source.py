@@ -39,6 +39,14 @@ class ImageSource:
         """Whether an image may have many labels."""
         return self.targets.ndim == 2
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the upright image of an index, in pixels; of a file no more than its header is decoded.
+
+        Raises:
+            BrokenImage: there is no image.
+        """
+        return _size(self.read, index)
+
     def subset(self, indices: Sequence[int]) -> ImageSource:
         """The samples at `indices`, in that order."""
         kept = [int(index) for index in indices]
@@ -63,3 +71,12 @@ class _Chosen:
 
     def __call__(self, index: int) -> Image.Image:
         return self.read(self.kept[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return _size(self.read, self.kept[index])
+
+
+def _size(read: Callable[[int], Image.Image], index: int) -> tuple[int, int]:
+    """What the reader says; where it does not know sizes apart from images, that of the image."""
+    of_reader: Callable[[int], tuple[int, int]] | None = getattr(read, "size", None)
+    return read(index).size if of_reader is None else of_reader(index)

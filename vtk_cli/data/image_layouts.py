@@ -23,7 +23,7 @@ LARGEST_LABEL = 999_999
 """No dataset has more classes; what is above is a slip."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """An image: its path relative to the layout's root with `/` between, its bytes (-1: a dead link), its label."""
 
@@ -121,10 +121,10 @@ def _read_class_folders(root: Path, class_map: Path | None) -> Layout:
     labels = {folder: label for label, folder in enumerate(content.folders)}
     if class_map is not None:
         labels = read_class_map(class_map)
-    label_of = {file: labels.get(folder) for folder, files in files_of.items() for file in files}
+    images = (ImageFile(file.path, file.size, labels.get(folder)) for folder in files_of for file in files_of[folder])
     return Layout(
         root,
-        tuple(ImageFile(file.path, file.size, label_of[file]) for file in _sorted(label_of)),
+        tuple(sorted(images, key=lambda image: image.path)),
         _names_by_label(labels),
         tuple(
             Problem(f"{root / folder} ({class_map})", "class folder is not in the class map")

@@ -10,8 +10,9 @@ import os
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,8 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """What Pillow raises on bytes that are no image."""
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+"""EXIF's orientations in which width and height change places."""
 
 
 class BrokenImage(UserError):
@@ -155,17 +158,23 @@ def decode_image(path: Path) -> Image.Image:
         BrokenImage: it is missing, no image, truncated, too large to be meant (Pillow's decompression bomb limit,
             about 179 megapixels), or of a kind whose range is not known (floating point, 32 bits).
     """
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return upright_rgb(opened)
-    except FileNotFoundError as error:
-        raise BrokenImage("no such file", str(path)) from error
-    except UnidentifiedImageError as error:
-        raise BrokenImage("not an image" if path.stat().st_size else "empty file", str(path)) from error
-    except DECODE_ERRORS as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise BrokenImage(reason, str(path)) from error
+    with _broken_if_unreadable(path), Image.open(path) as opened:
+        opened.load()
+        return upright_rgb(opened)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height that `decode_image` would give, in pixels; of most formats only the header is read.
+
+    Raises:
+        BrokenImage: it is missing, or no image.
+    """
+    with _broken_if_unreadable(path), Image.open(path) as opened:
+        if opened.format != "TIFF":  # whose size Pillow may have turned by itself
+            width, height = opened.size
+            on_its_side = opened.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE
+            return (height, width) if on_its_side else (width, height)
+    return decode_image(path).size
 
 
 def upright_rgb(opened: Image.Image) -> Image.Image:
@@ -208,6 +217,19 @@ def scan(images: ImageList, console: Console) -> tuple[ImageList, tuple[tuple[st
     for path, reason in broken:
         console.warn(f"{images.root / path}: {reason}; skipped")
     return images.subset([index for index in range(len(images)) if images.file(index) not in reason_of]), broken
+
+
+@contextmanager
+def _broken_if_unreadable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BrokenImage("no such file", str(path)) from error
+    except UnidentifiedImageError as error:
+        raise BrokenImage("not an image" if path.stat().st_size else "empty file", str(path)) from error
+    except DECODE_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise BrokenImage(reason, str(path)) from error
 
 
 def broken_images(files: Sequence[Path], console: Console) -> list[tuple[Path, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vtk_cli.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FoundFile:
     """A file: its path relative to where the walk began, with `/` between, and its bytes (-1: a dead link)."""
 

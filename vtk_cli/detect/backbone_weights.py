@@ -26,7 +26,11 @@ def backbone_file(config: BackboneConfig, *, offline: bool) -> WeightFile:
     """
     if config.name not in TIMM_BACKBONES:
         raise NoWeights("timm publishes no weights for it", config.name, "give the file of its weights")
-    return timm_weights(parse_network(TIMM_BACKBONES[config.name]), offline=offline)
+    try:
+        return timm_weights(parse_network(TIMM_BACKBONES[config.name]), offline=offline)
+    except NoWeights as error:
+        fix = "fetch them elsewhere and give --weights FILE, or give --weights none"
+        raise NoWeights(error.what, error.where, fix) from error
 
 
 def load_backbone(backbone: RamSwin, path: Path) -> tuple[str, ...]:

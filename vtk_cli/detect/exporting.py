@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vtk_cli.detect.checkpoint import Detector
 from vtk_cli.detect.configurations import Classes
@@ -24,8 +25,16 @@ from vtk_cli.detect.predictions import PaddedImages
 from vtk_cli.engine.seeds import sample_rng
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import write_json
-from vtk_cli.models.export import difference, draft, quiet_exporters, read_onnx, reason, require_onnx, save_onnx
-from vtk_kernels.deformable import reference
+from vtk_cli.models.export import (
+    difference,
+    draft,
+    quiet_exporters,
+    read_back,
+    read_onnx,
+    reason,
+    require_onnx,
+    save_onnx,
+)
 
 INPUT = "images"
 LOGITS, BOXES, CODES = "logits", "boxes", "mask_codes"
@@ -121,7 +130,7 @@ def export_detector(
     with draft(path) as written, torch.no_grad():
         program = _program(module, size, batch, path)
         save_onnx(program, written, inputs=(INPUT,), outputs=outputs, metadata={"detector": json.dumps(about)})
-        answer = read_onnx(written, (INPUT,), outputs)
+        answer = read_back(lambda draft: read_onnx(draft, (INPUT,), outputs), written, path)
         compared = _compared(module, answer, _noise(size, batch, seed), path, tolerance)
         used = sum(part.stat().st_size for part in written.parent.iterdir())
     write_json(path.with_suffix(".json"), about)
@@ -170,18 +179,40 @@ def _program(module: nn.Module, size: tuple[int, int], batch: int | None, path: 
     with quiet_exporters():
         try:
             program: torch.export.ExportedProgram = torch.export.export(module, (example,), dynamic_shapes=shapes)
-            return program.run_decompositions({**torch.export.default_decompositions(), **table})
+            decomposed: torch.export.ExportedProgram = program.run_decompositions(
+                {**torch.export.default_decompositions(), **table}
+            )
         except Exception as error:  # torch raises whatever the network's code makes of its symbols
             raise UserError(f"the detector cannot be written ({reason(error)})", str(path)) from error
+    return decomposed
 
 
-def _plain_attention(
-    value: Tensor, shapes: Sequence[int], where: Tensor, offsets: Tensor, logits: Tensor, deterministic: bool
-) -> Tensor:
-    """Deformable attention by `grid_sample`, from the arguments of the fused operator."""
-    del deterministic
-    pairs = list(zip(shapes[::2], shapes[1::2], strict=True))
-    return reference.deformable_attention(value, pairs, where, offsets, logits)
+def _plain_attention(*arguments: Any) -> Tensor:
+    """The fused operator of deformable attention by `grid_sample`, in operators that ONNX has.
+
+    Args:
+        arguments: value (B, S, M, D), heights and widths of the levels, reference (B, Q, L, 2 or 4), offsets
+            (B, Q, M, L, P, 2), logits (B, Q, M, L * P), and whether it is to be deterministic, which it is.
+    """
+    value, sides, reference, offsets, logits, _ = arguments
+    B, _, M, D = value.shape
+    Q, P = offsets.shape[1], offsets.shape[4]
+    weights = logits.softmax(-1).reshape(offsets.shape[:-1])
+    shapes = list(zip(sides[::2], sides[1::2], strict=True))
+    out: Tensor = value.new_zeros(())
+    for level, cells in enumerate(torch.split(value, [H * W for H, W in shapes], dim=1)):
+        H, W = shapes[level]
+        around = reference[:, :, None, level, None]  # (B, Q, 1, 1, 2 or 4)
+        moved = offsets[:, :, :, level]  # (B, Q, M, P, 2)
+        if reference.shape[-1] == 2:
+            at = around + torch.stack((moved[..., 0] / W, moved[..., 1] / H), -1)
+        else:
+            at = around[..., :2] + moved / P * around[..., 2:] * 0.5
+        maps = cells.permute(0, 2, 3, 1).reshape(B * M, D, H, W)
+        grid = (at * 2 - 1).transpose(1, 2).reshape(B * M, Q, P, 2)
+        seen = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)  # (B * M, D, Q, P)
+        out = out + (seen * weights[:, :, :, level].transpose(1, 2).reshape(B * M, 1, Q, P)).sum(-1)
+    return out.reshape(B, M * D, Q).transpose(1, 2)
 
 
 def _compared(

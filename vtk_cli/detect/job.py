@@ -22,12 +22,13 @@ from vtk_cli.detect.options import TrainOptions
 from vtk_cli.detect.preparation import Training, open_data, prepare
 from vtk_cli.detect.report import Measured, Report, number_rows, write_report
 from vtk_cli.detect.results import Detections, write_results
-from vtk_cli.detect.trained import BEST, EMA, LAST, save_trained
+from vtk_cli.detect.trained import save_trained
 from vtk_cli.engine.devices import Precision, describe_device, resolve_precision
 from vtk_cli.engine.distributed import World, join_world, shared_run_folder
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.metrics import Row
 from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.errors import ExitCode, JobError
 from vtk_cli.models.names import file_metadata
 
@@ -177,8 +178,9 @@ def _conclude(
     rows = [] if outcome.last is None else number_rows(outcome.last)
     spent = _spent(training, result)
     title = f"{training.name} on {Path(options.data).name}"
-    if outcome.last is not None:
-        title += f": AP {100 * (outcome.last.boxes.numbers['AP'] or 0.0):.1f}"
+    found = None if outcome.last is None else outcome.last.boxes.numbers["AP"]
+    if found is not None:
+        title += f": AP {100 * found:.1f}"
     page = write_report(
         run.path,
         Report(

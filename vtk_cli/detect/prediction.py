@@ -23,7 +23,7 @@ from vtk_cli.detect.inference import Inference, host_detections, same_sized
 from vtk_cli.detect.inputs import is_video
 from vtk_cli.detect.pictures import draw_detections
 from vtk_cli.detect.preprocessing import Preprocessing
-from vtk_cli.detect.results import Detections
+from vtk_cli.detect.results import Detections, yolo_lines
 from vtk_cli.detect.samples import normalised
 from vtk_cli.detect.scenes import image_scene
 from vtk_cli.detect.video_file import VideoFile
@@ -259,7 +259,7 @@ class _Writer:
     def _parts(self, target: Path, image: Image.Image, found: Detections) -> None:
         """The text file and the cut-out objects of an image or a frame."""
         if self.wanted.text:
-            write_text(target.parent / LABELS / f"{target.name}.txt", "".join(_yolo_lines(found, image.size)))
+            write_text(target.parent / LABELS / f"{target.name}.txt", yolo_lines(found, *image.size))
         for number, (box, label) in enumerate(zip(found.boxes, found.labels, strict=True) if self.wanted.crops else ()):
             left, top = np.floor(box[:2]).astype(int).tolist()
             right, bottom = np.ceil(box[2:]).astype(int).tolist()
@@ -267,14 +267,6 @@ class _Writer:
                 folder = target.parent / CROPS / _file_name(self.predictor.class_names[label])
                 with atomic_path(folder / f"{target.name}-{number}.jpg") as temporary:
                     image.crop((left, top, right, bottom)).save(temporary, quality=_QUALITY)
-
-
-def _yolo_lines(found: Detections, size: tuple[int, int]) -> Iterable[str]:
-    """`label cx cy w h score`, in [0, 1] of the image of `size` (width, height)."""
-    extent = np.array([*size, *size], np.float64)
-    for box, label, score in zip(found.boxes / extent, found.labels, found.scores, strict=True):
-        centre, side = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
-        yield f"{label} {' '.join(f'{value:.6f}' for value in (*centre, *side, score))}\n"
 
 
 def _objects(found: Detections, predictor: Predictor) -> Iterable[dict[str, Any]]:

@@ -14,7 +14,7 @@ from vtk_cli.data.detection.opening import located, splits_of
 from vtk_cli.data.detection.records import require_objects, require_outlines
 from vtk_cli.detect.backbone_weights import backbone_file, load_backbone
 from vtk_cli.detect.checkpoint import Detector, SavedDetector, load_detector, read_detector
-from vtk_cli.detect.configurations import TIMM_BACKBONES, Classes, DetectorConfig, detector_config
+from vtk_cli.detect.configurations import BACKBONES, TIMM_BACKBONES, Classes, DetectorConfig, detector_config
 from vtk_cli.detect.epochs import EqualEpochs, PlainAtLast, equal_epochs
 from vtk_cli.detect.inference import EvaluationBatches
 from vtk_cli.detect.network import build_detector
@@ -186,8 +186,10 @@ def _starting_detector(options: TrainOptions, data: Data, console: Console) -> t
     if options.reset_head:
         raise UserError("holds no detector, whose classifier could be replaced", str(file), "leave out --reset-head")
     has_published = config.backbone.name in TIMM_BACKBONES
-    if file is None and options.weights is None and not has_published and options.model is not None:
-        console.note(f"no weights are published for {config.backbone.name} by timm: it starts from nothing")
+    if file is None and options.weights is None and not has_published and config.backbone != BACKBONES["micro"]:
+        console.note(
+            f"timm publishes no weights for {config.backbone.name}: it starts from nothing; see --weights FILE"
+        )
     if file is None and (options.weights == NONE or (options.weights is None and not has_published)):
         return name, network, "random weights"
     if file is None:

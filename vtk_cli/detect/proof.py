@@ -33,7 +33,7 @@ from vtk_cli.detect.results import read_results, write_results
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
 from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json
-from vtk_cli.reports.curves import Curve, Points, draw_curves, draw_points
+from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
 
@@ -66,8 +66,7 @@ class Result:
     Args:
         ap, ap50: of boxes, in [0, 1].
         mask_ap: of masks; None where none were learned.
-        steps: the updates after which `curve` was measured.
-        curve: AP of boxes.
+        updates: of the weights.
         parameters: how many numbers were learned.
         seconds: of training in the last sitting.
     """
@@ -75,8 +74,7 @@ class Result:
     ap: float
     ap50: float
     mask_ap: float | None
-    steps: list[int]
-    curve: list[float]
+    updates: int
     parameters: int
     seconds: float
 
@@ -101,7 +99,7 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
             f" updates of warm-up, no augmentation; {scale.train:,} scenes of digits to train on, {scale.val} others"
             f" (other digits, the same two photos behind them) to measure on; seeds {', '.join(map(str, seeds))}."
         ),
-        tables=[_table(results, seeds), _long_table(longer, scale.long_steps)],
+        tables=[_table(results, seeds), _long_table(longer)],
         claims=_claims(results),
         not_claimed=(
             "That the gain is the fusion's, the token labels' or the predicted IoU's: they were not taken apart.",
@@ -110,7 +108,6 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
         ),
         pictures=[
             _draw_arms(results, plots),
-            _draw_steps(results, plots),
             _draw_found(found, open_data(long, Console(quiet=True)).val, plots),
         ],
         data={
@@ -163,7 +160,7 @@ def _train(options: TrainOptions, folder: Path, device: torch.device, console: C
         device=device,
         seed=options.seed,
         scheduler=training.scheduler,
-        evaluate=lambda _: _measured(training, validation, masks=False).scalars(),
+        evaluate=None,
         checkpoints=folder / "checkpoints",
         metrics=folder / "metrics.jsonl",
         console=console,
@@ -173,13 +170,11 @@ def _train(options: TrainOptions, folder: Path, device: torch.device, console: C
     last = _measured(training, validation, masks=masks)
     write_results(folder / _FOUND, last.detections, validation.dataset.category_ids)
     scalars = last.scalars()
-    rows = [row for row in result.history if row.get("ap") is not None]
     return Result(
         ap=scalars["ap"],
         ap50=scalars["ap50"],
         mask_ap=scalars.get("mask_ap"),
-        steps=[int(row["step"] or 0) for row in rows],
-        curve=[float(row["ap"] or 0.0) for row in rows],
+        updates=result.steps,
         parameters=parameter_count(training.network),
         seconds=result.train_seconds,
     )
@@ -221,9 +216,9 @@ def _table(results: Mapping[str, Sequence[Result]], seeds: Sequence[int]) -> Tab
     return Table(columns, rows, caption="AP of boxes in %, COCO's, IoU .5:.95")
 
 
-def _long_table(longer: Result, steps: int) -> Table:
+def _long_table(longer: Result) -> Table:
     masks = "-" if longer.mask_ap is None else f"{100 * longer.mask_ap:.1f}"
-    row = (f"{steps:,}", f"{100 * longer.ap:.1f}", f"{100 * longer.ap50:.1f}", masks, f"{longer.seconds:.0f}")
+    row = (f"{longer.updates:,}", f"{100 * longer.ap:.1f}", f"{100 * longer.ap50:.1f}", masks, f"{longer.seconds:.0f}")
     return Table(
         ("updates", "AP", "AP50", "mask AP", "s"), [row], caption="ViDT+ with masks, trained longer, one seed, in %"
     )
@@ -257,15 +252,6 @@ def _draw_arms(results: Mapping[str, Sequence[Result]], plots: Path) -> Path:
         for name, each in results.items()
     ]
     return draw_points(plots / "arms", rows, title="AP on scenes of digits, equal steps", x_label="AP of boxes, %").png
-
-
-def _draw_steps(results: Mapping[str, Sequence[Result]], plots: Path) -> Path:
-    curves = [
-        Curve(ARMS[name], np.array(each[0].steps, float), 100 * np.array([one.curve for one in each]).T)
-        for name, each in results.items()
-    ]
-    title = "AP while training"
-    return draw_curves(plots / "steps", curves, title=title, x_label="updates", y_label="AP of boxes, %").png
 
 
 def _draw_found(results: Path, val: DetectionSet | None, plots: Path) -> Path:

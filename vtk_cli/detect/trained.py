@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
@@ -15,12 +14,10 @@ from vtk_cli.detect.configurations import Classes, DetectorConfig
 from vtk_cli.detect.network import first_layers
 from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.engine.run_config import RunConfig
+from vtk_cli.engine.run_weights import Which, newest_run, weights_of_run
 from vtk_cli.errors import UserError
 
-LAST, EMA, BEST = "model.safetensors", "ema.safetensors", "best.safetensors"
 RUNS = Path("runs/detect-train")
-_FILE_OF = {"last": LAST, "ema": EMA, "best": BEST}
-Which = Literal["last", "ema", "best"]
 _NAMED = 5
 
 
@@ -112,13 +109,9 @@ def weights_file(spec: str | Path, which: Which = "last") -> Path:
     Raises:
         UserError: there is none.
     """
-    path = Path(spec) if str(spec) else _newest_run()
+    path = Path(spec) if str(spec) else newest_run(RUNS, "--model")
     if path.is_dir():
-        file = path / _FILE_OF[which]
-        if not file.is_file():
-            fix = "let the training finish: vtk detect train --resume DIR"
-            raise UserError(f"the run has no {file.name}", str(path), fix)
-        return file
+        return weights_of_run(path, which)
     if not path.is_file():
         raise UserError("no such run folder or weight file", str(path), "name one that vtk detect train wrote")
     return path
@@ -145,10 +138,3 @@ def open_trained(spec: str | Path, which: Which = "last", *, dec_layers: int | N
     if dec_layers is not None:
         network = first_layers(network, dec_layers).eval()
     return Trained(saved, network, preprocessing, RunConfig.read(path.parent))
-
-
-def _newest_run() -> Path:
-    finished = sorted(RUNS.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
-    if not finished:
-        raise UserError(f"there is no finished run in {RUNS}", "--model", "name a run folder or a weight file")
-    return finished[-1].parent

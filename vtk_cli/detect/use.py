@@ -125,17 +125,15 @@ def export_model(options: ExportOptions, console: Console) -> ExitCode:
     )
     console.table(
         "Exported, read back in onnxruntime and compared",
-        ("file", "MB", "images at a time", "pixels", "largest difference", "share of the largest", "same classes"),
+        ("", "value"),
         [
-            (
-                str(export.path),
-                f"{export.bytes / 1e6:.1f}",
-                export.batch or "any",
-                f"{export.size[0]} x {export.size[1]}",
-                f"{export.difference:.2g}",
-                f"{export.share:.2g}",
-                f"{export.same_answers:.1%}",
-            )
+            ("file", str(export.path)),
+            ("MB", f"{export.bytes / 1e6:.1f}"),
+            ("images at a time", str(export.batch or "any")),
+            ("height x width", f"{export.size[0]} x {export.size[1]}"),
+            ("largest difference", f"{export.difference:.2g}"),
+            ("as a share of the largest number", f"{export.share:.2g}"),
+            ("queries with the same class", f"{export.same_answers:.1%}"),
         ],
     )
     console.emit(export.summary())

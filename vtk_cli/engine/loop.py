@@ -16,6 +16,7 @@ from signal import Signals
 from typing import Any
 
 import torch
+from timm.utils import distribute_bn
 from torch import nn
 
 from vtk_cli.console import Console, Progress
@@ -25,7 +26,7 @@ from vtk_cli.engine.devices import Precision
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter, Mean
 from vtk_cli.engine.metrics import MetricsLog, Row
-from vtk_cli.engine.seeds import preserved_rng, restore_rng_state, rng_state
+from vtk_cli.engine.seeds import preserved_rng, restore_rng_state, rng_state, sample_seed, seed_everything
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.engine.throughput import Throughput
 from vtk_cli.engine.update import Clock, Loss, Scheduler, Updater
@@ -142,7 +143,8 @@ def fit(
         optimizer: over the model's parameters.
         plan: how to train.
         device: where.
-        seed: of the clock.
+        seed: of the clock, and of the global generators of every process but the first (which goes on with its own):
+            equal ones would drop the same units and branches everywhere.
         scheduler: a timm scheduler; stepped by updates and by epochs, and its own `t_in_epochs` decides.
         evaluate: called after epochs as the plan says, in every process, with the model in eval mode, and again with
             the averaged model if there is one; what it draws from the global generators does not change the training.
@@ -163,6 +165,8 @@ def fit(
         KeyboardInterrupt: SIGINT came; the state is saved, unless it is the second.
     """
     world = world or World(0, 1, 0, device)
+    if not world.is_main:
+        seed_everything(sample_seed(seed, 0, world.rank))
     updater = Updater(
         model,
         loss,
@@ -292,6 +296,7 @@ class _Loop:
         if self.updater.scheduler is not None:
             self.updater.scheduler.step(self.epoch + 1)
         row["lr"] = self.updater.lr
+        self._share_statistics()
         if self.evaluate is not None and (is_last or (self.epoch + 1) % self.plan.evaluate_epochs == 0):
             for prefix, model in (("", self.updater.model), ("ema_", self.updater.averaged_model)):
                 if model is None:
@@ -307,6 +312,16 @@ class _Loop:
             self.world.on_main(lambda: heard(row, self.updater.model, self.updater.averaged_model))
         self.meter.epoch = Mean()
         self.epoch, self.position = self.epoch + 1, 0
+
+    def _share_statistics(self) -> None:
+        """Batch normalisation's running statistics are those of the first process in all, which saves them.
+
+        Weights are equal everywhere, but each process has normalised batches of its own since the last forward pass.
+        """
+        if self.world.size > 1:
+            for model in (self.updater.model, self.updater.averaged_model):
+                if model is not None:
+                    distribute_bn(model, self.world.size, reduce=False)
 
     def _beat(self, stop: StopRequest, progress: Progress) -> None:
         """Read the losses, agree with the other processes, save if it is time, obey a signal, show where we are."""

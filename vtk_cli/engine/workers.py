@@ -15,6 +15,11 @@ def outlive_stop_signals(worker: int) -> None:  # noqa: ARG001
     """In a DataLoader's worker: ignore SIGINT, SIGUSR1 and any SIGTERM but the main process's own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if not hasattr(
+        signal, "sigwaitinfo"
+    ):  # macOS does not tell who sent a signal; torch ends its workers by a word too
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return
     # Taken by a thread that can see who sent it; a worker whose main process has died ends by torch's own watchdog.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey_main_process, daemon=True).start()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, make_folder, publish
 
+T = TypeVar("T")
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -44,7 +45,7 @@ def require_onnx() -> None:
     """Raise `UserError` unless the packages of the extra `export` are installed."""
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"ONNX needs {', '.join(missing)}", fix="pip install 'vtk-cli[export]'")
+        raise UserError(f"ONNX needs {', '.join(missing)}", "export", "pip install 'vtk-cli[export]'")
 
 
 @contextmanager
@@ -93,30 +94,53 @@ def save_onnx(
             raise UserError(f"cannot be written as ONNX ({reason(error)})", str(path)) from error
     if made is None:
         raise UserError("torch gave no ONNX program", str(path))
-    made.model.metadata_props.update(metadata)
-    made.save(str(path))
+    save_program(made, path, metadata)
+
+
+def save_program(program: torch.onnx.ONNXProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write what `torch.onnx.export` made, without the stacks of this machine's files that each node comes from.
+
+    Args:
+        program: changed.
+        path: the file.
+        metadata: what the file says of itself.
+    """
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+    program.model.metadata_props.update(metadata)
+    program.save(str(path))
 
 
 def read_onnx(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Callable[..., tuple[Tensor, ...]]:
-    """What the file answers in onnxruntime, on the CPU.
-
-    Raises:
-        JobError: it cannot be read back.
-    """
-    runtime, onnx = importlib.import_module("onnxruntime"), importlib.import_module("onnx")
-    try:
-        onnx.checker.check_model(str(path))
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the checker and the runtime have errors of their own
-        raise JobError(f"{path}: what was written cannot be read back ({reason(error)})") from error
+    """What the file answers in onnxruntime, on the CPU; see `read_back` for a file that is damaged."""
+    runtime = importlib.import_module("onnxruntime")
+    importlib.import_module("onnx").checker.check_model(str(path))
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def answer(*tensors: Tensor) -> tuple[Tensor, ...]:
         given = {name: tensor.numpy() for name, tensor in zip(inputs, tensors, strict=True)}
         return tuple(map(torch.from_numpy, session.run(list(outputs), given)))
 
     return answer
+
+
+def read_back(read: Callable[[Path], T], written: Path, path: Path) -> T:
+    """What `read` makes of a draft.
+
+    Args:
+        read: of the draft.
+        written: the draft.
+        path: what it is a draft of.
+
+    Raises:
+        JobError: it cannot be read.
+    """
+    try:
+        return read(written)
+    except Exception as error:  # the checkers and runtimes have errors of their own
+        raise JobError(f"{path}: what was written cannot be read back ({reason(error)})") from error
 
 
 def difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Difference:

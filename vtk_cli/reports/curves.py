@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from vtk_cli.reports.plots import (
@@ -101,6 +101,8 @@ def draw_curves(
             axes.set_xticks(sorted({float(x) for curve in curves for x in curve.x}))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        elif all(float(x).is_integer() for curve in curves for x in curve.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no epoch 2.5
         if target is not None:
             axes.axhline(target, color=INK, linewidth=0.9, linestyle=(0, (2, 2)), label="target", zorder=1)
         axes.set_xlabel(x_label)

@@ -314,7 +314,7 @@ def _print(check: ByproductCheck, console: Console) -> None:
     ranked = sorted(check.per_class.items(), key=lambda item: item[1])
     half = MOST_CLASSES // 2
     some = ranked if len(ranked) <= MOST_CLASSES else [*ranked[:half], *ranked[-half:]]
-    title = "points of each class" if some is ranked else f"points of the {half} classes with fewest and with most"
+    title = "points a class" if some is ranked else f"points of the {half} classes with fewest and with most"
     console.table(title, ("class", "points"), some)
     console.note(f"drawn: {check.sheet}, {check.positions.png}")
 

@@ -10,7 +10,8 @@ from typing import Literal
 from vtk_cli.console import Console
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
-from vtk_cli.train.options import TrainOptions, parse_eval_sets
+from vtk_cli.train.image_options import parse_eval_sets
+from vtk_cli.train.options import TrainOptions
 
 _MODEL_HELP = "A run folder, a weight file, or a network with published weights [default: the newest in runs/train]."
 
@@ -151,7 +152,7 @@ add_command(
     train,
     name="train",
     epilog="Examples:  vtk train   ·   vtk train --images-per-class 10 --epochs 300 --sub none   ·  "
-    " vtk train imagenet --recipe deit3-b-400 --model deit3_base_patch16_224 --batch-size 256 --accumulate 8",
+    " vtk train imagenet --recipe deit3-b-400 --batch-size 256 --accumulate 8",
 )
 add_command(
     app,

@@ -56,7 +56,7 @@ def score_sets(
         network: maps normalised images (B, 3, S, S) to logits (B, C).
         sets: as `open_sets` gives them.
         pixels: the preprocessing.
-        device, precision, batch_size, workers: of the forward pass.
+        device, precision, batch_size, workers: of the forward pass, in this process.
         console: hears of broken files.
         world: this process among those that share the work; None for a single one.
     """
@@ -69,6 +69,7 @@ def score_sets(
             workers=workers,
             console=console,
             world=world,
+            pin_memory=device.type == "cuda",
         )
         evaluation = evaluate(
             network,

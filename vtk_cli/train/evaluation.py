@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -88,23 +88,38 @@ class EvaluationBatches:
         }
         self._loader: DataLoader[Any] | None = None
         self._warned: set[int] = set()
+        self.broken: dict[int, str] = {}
+        """The reasons by index, of this process's samples that could not be read the last time."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """Yield this process's batches, as `evaluate` takes them.
 
         Raises:
-            UserError: more than one, and more than 1 %, of the files are broken, or all.
+            UserError: more than one, and more than 1 %, of the set's files are broken, or all.
         """
         if self._loader is None:
             self._loader = DataLoader(self._samples, **self._options)
-        broken: list[tuple[int, str]] = []
+        self.broken = {}
         for batch, refused in self._loader:
-            broken += refused
-            if len(broken) > max(1, int(BROKEN_SHARE * len(self._share))):
-                raise self._too_many(broken)
+            self.broken |= refused
+            self.require_few(self.broken)
             self._warn(refused)
             if batch:
                 yield tuple(batch)  # pinning makes a list of it
+
+    def require_few(self, broken: Mapping[int, str]) -> None:
+        """Refuse a set of which too much cannot be read.
+
+        Args:
+            broken: the reasons by index, of this process or of all together.
+
+        Raises:
+            UserError: more than one, and more than 1 %, of the set.
+        """
+        if len(broken) > max(1, int(BROKEN_SHARE * len(self.source))):
+            named = ", ".join(f"{self.source.names[index]} ({broken[index]})" for index in sorted(broken)[:NAMED])
+            what = f"at least {len(broken)} of {len(self.source)} images cannot be read, first {named}"
+            raise UserError(what, self.source.name, "replace or remove them")
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones."""
@@ -115,11 +130,6 @@ class EvaluationBatches:
             if index not in self._warned:
                 self._console.warn(f"{self.source.names[index]}: {reason}; left out of the evaluation")
                 self._warned.add(index)
-
-    def _too_many(self, broken: Sequence[tuple[int, str]]) -> UserError:
-        named = ", ".join(f"{self.source.names[index]} ({reason})" for index, reason in broken[:NAMED])
-        what = f"at least {len(broken)} of {len(self._share)} images cannot be read, first {named}"
-        return UserError(what, self.source.name, "replace or remove them")
 
 
 def evaluate(
@@ -149,7 +159,8 @@ def evaluate(
             logits are left out. Targets stay the model's class numbers.
 
     Raises:
-        UserError: there is no sample, or a target is outside `restrict`.
+        UserError: there is no sample, a target is outside `restrict`, or too many files are broken, all processes'
+            together.
     """
     kept = None if restrict is None else torch.as_tensor(sorted(restrict), device=device)
     outcome = _attempt(model, batches, pixels=pixels, device=device, precision=precision, kept=kept)
@@ -157,7 +168,10 @@ def evaluate(
     for one in outcomes:  # raised in every process, so that none waits for another that has gone
         if isinstance(one, UserError):
             raise one
-    parts = [one for one in outcomes if not isinstance(one, UserError) and one.samples]
+    found = [one for one in outcomes if not isinstance(one, UserError)]
+    if isinstance(batches, EvaluationBatches):
+        batches.require_few({index: reason for one in found for index, reason in one.broken.items()})
+    parts = [one for one in found if one.samples]
     if not parts:
         raise UserError("there is no image to evaluate on")
     return _evaluation(merged([part.samples for part in parts]), parts[0].classes)
@@ -226,10 +240,17 @@ def _collate(samples: list[tuple[Any, ...]]) -> tuple[tuple[Tensor, ...], list[t
 
 @dataclass(frozen=True)
 class _Records:
-    """What one process found: arrays by name with a row for each of its samples, and the number of classes."""
+    """What one process found.
+
+    Args:
+        samples: arrays by name with a row for each of its samples.
+        classes: how many there are.
+        broken: the reasons by index, of its samples that could not be read.
+    """
 
     samples: dict[str, NDArray[Any]]
     classes: int
+    broken: dict[int, str]
 
 
 def _attempt(
@@ -259,8 +280,8 @@ def _attempt(
         return error
     finally:
         model.train(was_training)
-    names = found[0] if found else ()
-    return _Records({name: _array(torch.cat([records[name].cpu() for records in found])) for name in names}, classes)
+    samples = {name: _array(torch.cat([records[name].cpu() for records in found])) for name in (found or ({},))[0]}
+    return _Records(samples, classes, batches.broken if isinstance(batches, EvaluationBatches) else {})
 
 
 def _records(

@@ -7,14 +7,8 @@ written beside the file and into it.
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
 import json
-import logging
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +20,8 @@ from torch.nn import functional as F
 from vtk_cli.data.digits import load_digits_split
 from vtk_cli.engine.seeds import sample_rng
 from vtk_cli.errors import JobError, UserError
-from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, make_folder, publish, write_json
+from vtk_cli.files import write_json
+from vtk_cli.models.export import draft, quiet_exporters, read_back, read_onnx, reason, require_onnx, save_program
 from vtk_cli.models.zoo import PixelConfig
 from vtk_cli.train.evaluation import normalised
 
@@ -36,7 +31,6 @@ PREPROCESSING = "preprocessing.json"
 """The member of a `.pt2` file, and the end of the name of the file beside each export, that holds the preprocessing."""
 INPUT, OUTPUT = "images", "logits"
 
-_EXTRA = ("onnx", "onnxscript", "onnxruntime")
 _BATCHES = (1, 3, 8)
 """Numbers of images at a time in the comparison: an export that is fixed to one of them fails."""
 
@@ -102,22 +96,13 @@ def export_network(
     module = copy.deepcopy(network).cpu().float().eval()
     target = path.with_suffix(SUFFIXES[form])
     about = preprocessing(pixels, class_names, multi_label=multi_label)
-    make_folder(target.parent)
-    with (
-        disk_errors(target),
-        tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=target.parent) as folder,
-        torch.no_grad(),
-    ):
-        draft = Path(folder, target.name)
+    with draft(target) as written, torch.no_grad():
         example = torch.zeros(2, 3, pixels.input_size, pixels.input_size)
-        with _quiet():
-            _written(write, module, example, draft, about)
-        answer = _read_back(read, draft, target)
+        with quiet_exporters():
+            _written(write, module, example, written, about)
+        answer = read_back(read, written, target)
         export = _compared(module, answer, form, target, images=probe_images(pixels, seed), tolerance=tolerance)
-        parts = sorted(Path(folder).iterdir(), key=lambda part: part == draft)  # weights first: then the file is whole
-        size = sum(part.stat().st_size for part in parts)
-        for part in parts:
-            publish(part, target.with_name(part.name))
+        size = sum(part.stat().st_size for part in written.parent.iterdir())
     write_json(target.with_suffix(f".{PREPROCESSING}"), about)
     return Export(**{**vars(export), "bytes": size})
 
@@ -159,13 +144,6 @@ def probe_images(pixels: PixelConfig, seed: int = 0, count: int = 8) -> Tensor:
     return normalised(torch.cat([noise, scaled]), pixels)
 
 
-def require_onnx() -> None:
-    """Raise `UserError` unless the packages of the extra `export` are installed."""
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"ONNX needs {', '.join(missing)}", "--format onnx", "pip install 'vtk-cli[export]'")
-
-
 Write = Callable[[nn.Module, Tensor, Path, dict[str, Any]], None]
 Answer = Callable[[Tensor], Tensor]
 
@@ -176,20 +154,8 @@ def _written(write: Write, module: nn.Module, example: Tensor, path: Path, about
     except (OSError, UserError):
         raise
     except Exception as error:  # torch's exporters raise whatever the network's code makes of their symbols
-        what = f"{type(module).__name__} cannot be written as {path.suffix} ({_reason(error)})"
+        what = f"{type(module).__name__} cannot be written as {path.suffix} ({reason(error)})"
         raise UserError(what, fix="choose another --format or another network") from error
-
-
-def _read_back(read: Callable[[Path], Answer], draft: Path, path: Path) -> Answer:
-    try:
-        return read(draft)
-    except Exception as error:  # the checkers and runtimes have errors of their own
-        raise JobError(f"{path}: what was written cannot be read back ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _write_onnx(module: nn.Module, example: Tensor, path: Path, about: dict[str, Any]) -> None:
@@ -204,17 +170,12 @@ def _write_onnx(module: nn.Module, example: Tensor, path: Path, about: dict[str,
     )
     if program is None:
         raise UserError("torch gave no ONNX program", str(path))
-    program.model.metadata_props["preprocessing"] = json.dumps(about)
-    program.save(str(path))
+    save_program(program, path, {"preprocessing": json.dumps(about)})
 
 
 def _read_onnx(path: Path) -> Answer:
-    runtime = importlib.import_module("onnxruntime")
-    importlib.import_module("onnx").checker.check_model(str(path))
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+    answer = read_onnx(path, (INPUT,), (OUTPUT,))
+    return lambda images: answer(images)[0]
 
 
 def _write_program(module: nn.Module, example: Tensor, path: Path, about: dict[str, Any]) -> None:
@@ -244,19 +205,3 @@ def _compared(
         raise JobError(f"{path}: {what}, more than {tolerance:g} of them; it was not kept")
     same = float((found.argmax(dim=1) == expected.argmax(dim=1)).double().mean())
     return Export(form, path, 0, len(images), difference, scale, same)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on their own insides."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

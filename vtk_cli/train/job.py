@@ -11,25 +11,29 @@ from pathlib import Path
 from torch import nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.devices import describe_device
+from vtk_cli.engine.devices import autocast, describe_device, resolve_precision
 from vtk_cli.engine.distributed import join_world, shared_run_folder
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_weights import BEST, EMA, LAST
+from vtk_cli.engine.update import Clock
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.train.byproduct_check import check_byproducts
 from vtk_cli.train.cost import StepCost, step_cost
 from vtk_cli.train.eval_sets import score_sets
 from vtk_cli.train.evaluation import evaluate
+from vtk_cli.train.image_options import worker_count
 from vtk_cli.train.kept_weights import BestWeights, classifier_of, save_weights
-from vtk_cli.train.options import TrainOptions, worker_count
+from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.outcome import Outcome, show_outcome
 from vtk_cli.train.plan import show_plan, tell_cost
 from vtk_cli.train.preparation import Training, open_data, prepare, training_samples
-from vtk_cli.train.trained import BEST, EMA, LAST
 
 _MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "eval-set"}
 """Options that may differ when a run goes on: the result does not depend on them."""
+_PULLED = 16
+"""Images on which the pull of the losses is measured: few, since two backward passes share a graph."""
 
 
 def train_network(options: TrainOptions, console: Console) -> ExitCode:
@@ -39,13 +43,13 @@ def train_network(options: TrainOptions, console: Console) -> ExitCode:
         training = prepare(options, open_data(options, face), world, face)
         cost = step_cost(training.classifier, training.network.config.input_size, fused=options.sub_fused)
         if options.dry_run:
-            show_plan(options, training, cost, face)
+            world.on_main(lambda: show_plan(options, training, cost, face))
             return ExitCode.DONE
         with shared_run_folder(
             world,
             lambda: RunFolder.open(
                 "train",
-                f"{Path(options.data).name}-{options.network}",
+                f"{options.data_name}-{options.network}",
                 config=options.as_config(),
                 out=options.out,
                 console=face,
@@ -141,12 +145,38 @@ def _measure(
         pixels=training.eval_pixels,
         device=training.world.device,
         precision=training.plan.precision,
-        batch_size=options.batch_size,
+        batch_size=max(1, options.batch_size // training.world.size),
         workers=worker_count(options.workers),
         console=console,
         world=training.world,
     )
-    return Outcome(result, cost, last, averaged, best.kept(), tuple(scores))
+    norms = _gradient_norms(options, training, result)
+    broken = len(set().union(*training.world.gather(set(training.batches.broken))))
+    return Outcome(result, cost, last, averaged, best.kept(), tuple(scores), norms, broken)
+
+
+def _gradient_norms(options: TrainOptions, training: Training, result: FitResult) -> dict[str, float] | None:
+    """How much the class loss and the point loss still pull at the weights they share, on a few training images.
+
+    At the end and not at the start, where the head for points is zero and passes nothing on.
+    """
+    classifier = classifier_of(result.model)
+    if classifier.points is None or not options.ab_weight:
+        return None
+    device = training.world.device
+    batch = tuple(part[:_PULLED].to(device) for part in next(training.batches.epoch(options.epochs - 1, 0)))
+    statistics = [buffer.clone() for buffer in classifier.buffers()]
+    try:
+        clock = Clock(options.epochs - 1, result.steps, options.seed)
+        # Without a scaler, whose part is the training, fp16 would lose small gradients.
+        is_bf16 = resolve_precision(training.plan.precision, device) == "bf16"
+        with autocast(device, "bf16" if is_bf16 else "fp32"):
+            return training.objective.gradient_norms(classifier.train(), batch, clock)
+    finally:
+        classifier.eval()
+        training.batches.close()
+        for buffer, before in zip(classifier.buffers(), statistics, strict=True):
+            buffer.copy_(before)
 
 
 def _conclude(options: TrainOptions, training: Training, outcome: Outcome, run: RunFolder, console: Console) -> None:

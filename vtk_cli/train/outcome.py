@@ -10,6 +10,7 @@ from typing import Any
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device
 from vtk_cli.engine.loop import FitResult
+from vtk_cli.engine.run_weights import BEST, LAST
 from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.train.cost import StepCost
 from vtk_cli.train.options import TrainOptions
@@ -17,7 +18,6 @@ from vtk_cli.train.plan import cost_summary
 from vtk_cli.train.preparation import Training
 from vtk_cli.train.report import Report, result_rows, score_table, write_report
 from vtk_cli.train.robustness import SetScore
-from vtk_cli.train.trained import BEST, LAST
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,8 @@ class Outcome:
         averaged: of their average; None where none is kept.
         best: epoch and value of the weights that did best; None without validation images.
         scores: on other sets.
+        gradient_norms: of the class loss and of the weighted point loss; None without points.
+        broken: training images that could not be read, whichever process found them.
     """
 
     result: FitResult
@@ -39,6 +41,8 @@ class Outcome:
     averaged: Evaluation | MultiLabelEvaluation | None
     best: Mapping[str, Any] | None
     scores: tuple[SetScore, ...]
+    gradient_norms: Mapping[str, float] | None
+    broken: int
 
 
 def show_outcome(
@@ -56,7 +60,7 @@ def show_outcome(
         JobError: the disk is full.
     """
     rows = [] if outcome.last is None else result_rows(outcome.last)
-    title = f"{options.network} on {options.data}" + (f": {rows[0][0]} {rows[0][1]}" if rows else "")
+    title = f"{options.network} on {options.data_name}" + (f": {rows[0][0]} {rows[0][1]}" if rows else "")
     spent = _spent_rows(training, outcome)
     page = write_report(
         folder,
@@ -71,11 +75,11 @@ def show_outcome(
             cost=dict(spent),
             scores=outcome.scores,
             options=options.as_config(),
-            warnings=_warnings(options, training),
+            warnings=_warnings(options, training, outcome),
             footer=f"vtk train --config {folder / 'config.toml'}",
         ),
     )
-    console.table(title, ("", "value"), [*rows, *_other_weights(outcome), *spent])
+    console.table(title, ("", "value"), [*rows, *_further_rows(outcome), *spent])
     if outcome.scores:
         table = score_table(outcome.scores)
         console.table("Other sets", table.columns, table.rows)
@@ -100,6 +104,7 @@ def _summary(options: TrainOptions, training: Training, outcome: Outcome, folder
             score.name: {"measure": score.measure, "value": score.value, "images": score.images}
             for score in outcome.scores
         },
+        **({} if outcome.gradient_norms is None else {"gradient_norms": dict(outcome.gradient_norms)}),
         "device": describe_device(training.world.device),
         "processes": training.world.size,
         **cost_summary(outcome.cost),
@@ -112,8 +117,8 @@ def _summary(options: TrainOptions, training: Training, outcome: Outcome, folder
     }
 
 
-def _other_weights(outcome: Outcome) -> list[tuple[str, str]]:
-    """The headline of the averaged weights, and of those that did best."""
+def _further_rows(outcome: Outcome) -> list[tuple[str, str]]:
+    """The headline of the averaged weights, when they did best, and how much the points count."""
     rows = []
     if outcome.averaged is not None:
         name, value = result_rows(outcome.averaged)[0]
@@ -121,6 +126,9 @@ def _other_weights(outcome: Outcome) -> list[tuple[str, str]]:
     if outcome.best is not None:
         value = next(value for name, value in outcome.best.items() if name != "epoch")
         rows.append(("best epoch", f"{outcome.best['epoch']} ({100 * value:.2f} %)"))
+    if outcome.gradient_norms is not None:
+        norms = outcome.gradient_norms
+        rows.append(("pull of the points against the classes", f"{norms['points']:.2g} : {norms['class']:.2g}"))
     return rows
 
 
@@ -158,10 +166,10 @@ def _about(options: TrainOptions, training: Training) -> str:
     return f"{len(splits.train):,} images, {options.epochs} epochs {sub}, seed {options.seed}; {held}."
 
 
-def _warnings(options: TrainOptions, training: Training) -> list[str]:
+def _warnings(options: TrainOptions, training: Training, outcome: Outcome) -> list[str]:
     said = []
-    if (broken := len(training.batches.broken)) > 0:
-        said.append(f"{broken} training images could not be read; the next image took the place of each.")
+    if outcome.broken:
+        said.append(f"{outcome.broken} training images could not be read; the next image took the place of each.")
     if options.sub != "none" and training.data.points is not None:
         said.append("A sub-branch together with byproducts is in neither paper; nothing is known of the combination.")
     if training.data.splits.val is not None:

@@ -12,6 +12,18 @@ from vtk_cli.train.cost import StepCost
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.preparation import Training
 
+_WORDS = {
+    "lr": "learning rate",
+    "sub": "sub-branch",
+    "sub_ratio": "its ratio",
+    "images": "training images",
+    "val_images": "validation images",
+    "macs": "MACs an image",
+    "sub_macs": "MACs of its sub-branch",
+    "step_factor": "step against plain training",
+}
+"""What people read where the key of the JSON object does not say it."""
+
 
 def tell_cost(training: Training, cost: StepCost | None, console: Console) -> None:
     """Say how large the network is, what a step costs and where its memory goes."""
@@ -26,7 +38,8 @@ def tell_cost(training: Training, cost: StepCost | None, console: Console) -> No
 
 def show_plan(options: TrainOptions, training: Training, cost: StepCost | None, console: Console) -> None:
     """Show what would be done; nothing is written."""
-    splits, plan = training.data.splits, training.plan
+    splits, points, plan = training.data.splits, training.data.points, training.plan
+    sub = training.classifier.sub
     summary: dict[str, Any] = {
         "network": options.network,
         "weights_from": training.network.weights_source,
@@ -40,28 +53,20 @@ def show_plan(options: TrainOptions, training: Training, cost: StepCost | None, 
         "updates": -(-training.batches.steps_per_epoch // plan.accumulate) * plan.epochs,
         "lr": max(group["initial_lr"] for group in training.optimizer.param_groups),
         "precision": resolve_precision(plan.precision, training.world.device),
-        "sub": None if training.classifier.sub is None else f"{options.sub}: {training.classifier.sub.name}",
-        "sub_ratio": None if training.classifier.sub is None else options.sub_ratio,
+        "sub": None if sub is None else f"{options.sub}: {sub.name}",
+        "sub_ratio": None if sub is None else options.sub_ratio,
         **cost_summary(cost),
         "memory": None if cost is None else cost.memory,
-        "images_with_points": None if training.data.points is None else int(_pointed(training)),
-        "out": str(options.out or "a new folder in runs/train"),
+        "images_with_points": None if points is None else int(points.present.any(dim=1).sum()),
+        "out": None if options.out is None else str(options.out),
     }
     rows = [
         (_WORDS.get(name, name.replace("_", " ")), f"{value:,}" if isinstance(value, int) else _short(value))
         for name, value in summary.items()
-        if value is not None
+        if value is not None and name != "out"
     ]
-    console.table("Plan", ("", "value"), rows)
+    console.table("Plan", ("", "value"), [*rows, ("would be written to", options.out or "a new folder in runs/train")])
     console.emit(summary)
-
-
-_WORDS = {"lr": "learning rate", "sub": "sub-branch", "sub_ratio": "its ratio", "val_images": "validation images"} | {
-    "macs": "MACs an image",
-    "sub_macs": "MACs of its sub-branch",
-    "step_factor": "step against plain training",
-    "out": "would be written to",
-}
 
 
 def cost_summary(cost: StepCost | None) -> dict[str, Any]:
@@ -73,11 +78,6 @@ def cost_summary(cost: StepCost | None) -> dict[str, Any]:
 
 def _weights(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
-
-
-def _pointed(training: Training) -> int:
-    points = training.data.points
-    return 0 if points is None else int(points.present.any(dim=1).sum())
 
 
 def _short(value: object) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -18,16 +18,17 @@ from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, Scheduler
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.errors import UserError
-from vtk_cli.models.finetuning import set_constant_drop_path, starting_network
-from vtk_cli.models.zoo import SCRATCH, Network, PixelConfig
+from vtk_cli.models.zoo import Network, PixelConfig
 from vtk_cli.train.classifier import Classifier
 from vtk_cli.train.eval_sets import open_sets
 from vtk_cli.train.evaluation import EvaluationBatches, evaluation_transform
+from vtk_cli.train.image_options import NO_POLICY, worker_count
 from vtk_cli.train.input_check import require_batch, require_size
 from vtk_cli.train.mixing import Mixer
+from vtk_cli.train.network_to_train import network_to_train
 from vtk_cli.train.objective import Objective, PointTerm, SubTerm
 from vtk_cli.train.optimisation import LearningRates, build_optimizer, build_schedule, parameter_groups
-from vtk_cli.train.options import NO_POLICY, TrainOptions, worker_count
+from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.sub import choose_sub, parse_ratio
 
 
@@ -47,7 +48,7 @@ class Data:
     byproducts: Byproducts | None
     points: PointTargets | None
     val_points: PointTargets | None
-    sets: Mapping[str, EvalSet]
+    sets: Mapping[str, EvalSet] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,24 +121,11 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
     """
     seed_everything(options.seed)
     train = data.splits.train
-    network, made_anew = starting_network(
-        options.network,
-        weights=options.weights,
-        num_classes=len(train.class_names),
-        model_args=options.constructor_arguments,
-        img_size=options.input_size,
-        console=console,
-    )
+    network = network_to_train(options, len(train.class_names), console)
     pixels, eval_pixels = network.config, _eval_pixels(options, network.config)
     require_size(network.module, pixels.input_size, "--img-size")
     require_size(network.module, eval_pixels.input_size, "--eval-size")
     require_batch(network.module, pixels.input_size, min(options.batch_size, len(train)) // world.size)
-    if options.drop_path is not None and options.drop_path_schedule == "constant":
-        set_constant_drop_path(network.module, options.drop_path)
-    if options.head_init_std is not None and (made_anew or options.weights == SCRATCH):
-        _init_head(network.module, options.head_init_std)
-    if options.grad_checkpointing:
-        _checkpoint_activations(network)
     classifier = _classifier(options, network, data, console)
     batches = _batches(options, data, pixels, world, console)
     updates = -(-batches.steps_per_epoch // options.accumulate)
@@ -188,15 +176,12 @@ def _workers(options: TrainOptions) -> int:
 def _matched(
     byproducts: Byproducts, source: ImageSource, console: Console, split: Literal["train", "val"] = "train"
 ) -> PointTargets:
-    def size_of(index: int) -> tuple[int, int]:
-        return source.read(index).size
-
     return match_byproducts(
         byproducts,
         source.names,
         source.class_names,
         multi_label=source.multi_label,
-        sizes=size_of,
+        sizes=source.size,
         labels=None if source.multi_label else source.targets.tolist(),
         image_ids=source.ids,
         split=split,
@@ -339,24 +324,6 @@ def _optimizer(
         cooldown_epochs=options.cooldown_epochs,
     )
     return optimizer, scheduler
-
-
-def _checkpoint_activations(network: Network) -> None:
-    """Compute activations again in the backward pass, where the network can."""
-    switch: Any = getattr(network.module, "set_grad_checkpointing", None)
-    try:
-        if switch is not None:
-            switch(enable=True)
-            return
-    except (AssertionError, NotImplementedError):
-        pass  # timm's way of saying that this network cannot
-    raise UserError("this network cannot", "--grad-checkpointing", "leave it out")
-
-
-def _init_head(network: torch.nn.Module, std: float) -> None:
-    """A classifier that starts with small weights, as MAE's fine-tuning has it (arXiv 2111.06377)."""
-    head = network.get_classifier()  # type: ignore[operator]  # every timm network has it
-    torch.nn.init.trunc_normal_(head.weight, std=std)
 
 
 def _plan(options: TrainOptions) -> Plan:

@@ -6,23 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors.torch import save_file
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor
 
 from vtk_cli.engine.run_config import RunConfig
+from vtk_cli.engine.run_weights import Which, newest_run, weights_of_run
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.models.zoo import Network, create_network, network_metadata
 
-LAST, EMA, BEST = "model.safetensors", "ema.safetensors", "best.safetensors"
 RUNS = Path("runs/train")
-_FILE_OF = {"last": LAST, "ema": EMA, "best": BEST}
-Which = Literal["last", "ema", "best"]
 _CLASSES, _MULTI_LABEL = "class_names", "multi_label"
 
 
@@ -92,32 +90,12 @@ def open_trained(spec: str, which: Which = "last") -> Trained:
     Raises:
         UserError: there is none, or the weights do not fit.
     """
-    folder = Path(spec) if spec else _newest_run()
+    folder = Path(spec) if spec else newest_run(RUNS, "MODEL")
     if folder.is_dir():
-        return _described(create_network(str(_weights_of(folder, which))), RunConfig.read(folder))
+        return _described(create_network(str(weights_of_run(folder, which))), RunConfig.read(folder))
     if len(folder.parts) > 1 and folder.parent.is_dir() and not folder.exists():
         raise UserError("no such run folder or weight file", spec, "check the path")
     return _described(create_network(spec), None)
-
-
-def _weights_of(folder: Path, which: Which) -> Path:
-    path = folder / _FILE_OF[which]
-    if path.is_file():
-        return path
-    if (folder / LAST).is_file():
-        missing = {"ema": "kept no averaged weights", "best": "had nothing to be measured on"}
-        raise UserError(f"the run {missing.get(which, '')}", str(folder), "leave out --which")
-    if RunConfig.read(folder) is None:
-        raise UserError("holds no run", str(folder), "name a run folder, a weight file or a network")
-    fix = f"go on with it: vtk train --resume {folder}"
-    raise UserError(f"the run is not finished and has no {path.name} yet", str(folder), fix)
-
-
-def _newest_run() -> Path:
-    finished = sorted(RUNS.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
-    if not finished:
-        raise UserError(f"there is no finished run in {RUNS}", "MODEL", "name a run folder, a weight file or a network")
-    return finished[-1].parent
 
 
 def _described(network: Network, run: RunConfig | None) -> Trained:

@@ -13,6 +13,7 @@ from vtk_cli.data.byproducts.json_entries import entries
 from vtk_cli.data.byproducts.marks import Byproducts, Collected
 from vtk_cli.data.byproducts.matching import match_byproducts
 from vtk_cli.data.byproducts.own_files import collect_csv
+from vtk_cli.data.images import BrokenImage
 from vtk_cli.errors import UserError
 
 from .conftest import Heard, write_list
@@ -147,6 +148,19 @@ def test_pixels_are_divided_by_the_size_of_their_image(tmp_path: Path, read: Rea
         points_of(read(path, units="px"), heard, sizes=lambda sample: (200, 20) if sample else (100, 2))
     with pytest.raises(UserError, match="--ab-units: points in pixels need the sizes"):
         points_of(read(path, units="px"), heard)
+
+
+def test_points_in_pixels_on_an_image_that_cannot_be_read_are_counted(tmp_path: Path, read: Read, heard: Heard) -> None:
+    """One such image must not stop a training that can do without it."""
+
+    def sizes(sample: int) -> tuple[int, int]:
+        if sample == 0:
+            raise BrokenImage("truncated", "cat/1.jpg")
+        return 200, 40
+
+    path = write_csv(tmp_path, "file,x,y", "cat/1.jpg,25,1", "cat/1.jpg,9,9", "dog/1.jpg,50,40")
+    assert points_of(read(path, units="px"), heard, sizes=sizes) == [None, None, [0.25, 1.0]]
+    assert "2 points are on images that cannot be read; skipped" in heard.text
 
 
 def test_rows_of_another_split_are_not_taken_for_its_namesakes(tmp_path: Path, read: Read, heard: Heard) -> None:

@@ -45,9 +45,26 @@ def test_the_network_gets_the_masked_images() -> None:
     assert torch.equal(sub.logits(network, pixels, draw), network(sub.masked(pixels, draw)))
 
 
-@pytest.mark.parametrize(("side", "block"), [(224, 32), (160, 32), (159, 19), (64, 8), (32, 4), (7, 1)])
-def test_the_default_block_suits_the_image(side: int, block: int) -> None:
+@pytest.mark.parametrize(("side", "block"), [(224, 32), (160, 32), (64, 8), (32, 4), (7, 1)])
+def test_the_default_block_is_32_or_an_eighth_of_a_small_image(side: int, block: int) -> None:
     assert default_block(side) == block
+
+
+@pytest.mark.parametrize(("side", "block"), [(240, 30), (208, 26), (299, 23), (380, 38), (50, 5)])
+def test_where_that_does_not_divide_the_image_the_nearest_divisor_is_taken(side: int, block: int) -> None:
+    assert default_block(side) == block
+
+
+def test_a_default_block_holds_whole_tokens() -> None:
+    """30 divides 240 too, but is no whole number of patches of 4 pixels."""
+    assert default_block(240, tokens=60) == 24
+    assert default_block(224, tokens=56) == 32
+
+
+@pytest.mark.parametrize("side", [159, 211])
+def test_an_image_without_a_divisor_of_that_order_has_no_default_block(side: int) -> None:
+    with pytest.raises(UserError, match=f"--sub-block: images of {side} x {side} pixels cannot be cut"):
+        choose_sub(timm.create_model("resnet10t"), "mask", "auto", 0.5, side, console=Console())
 
 
 def test_a_block_that_does_not_divide_the_image_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.byproducts.marks import CROWDS, NOT_SELECTED, OWN_LABEL, Byproducts, Floats, Ints, Marks
 from vtk_cli.data.byproducts.names import UNMATCHED, Matched, Split, match_names, match_numbers, of_other_split
 from vtk_cli.data.byproducts.targets import PointTargets
+from vtk_cli.data.images import BrokenImage
 from vtk_cli.errors import UserError
 
 SLACK = 0.02
@@ -83,7 +85,7 @@ def match_byproducts(
         source_names: the samples' paths, relative to their split's folder, with `/` between.
         class_names: by label.
         multi_label: a point for each sample and class instead of one a sample.
-        sizes: width and height of a sample's upright image; needed for points in pixels.
+        sizes: width and height of a sample's upright image, or raises `BrokenImage`; needed for points in pixels.
         labels: single-label data: the samples' labels, so that marks of another class are left out.
         image_ids: COCO data: the samples' image ids, to find the items of COCO-AB by; without them by file name.
         split: which the samples are; names whose leading folders say another are of other images.
@@ -197,9 +199,14 @@ def _in_fractions(
     console: Console,
 ) -> _Placed:
     """The points as fractions in [0, 1]: those a little outside moved to the edge, those far outside left out."""
-    marks, values = placed.marks, placed.marks.values
+    values = placed.marks.values
     if byproducts.units == "px":
         values = values / _sizes(placed.slot // per_sample, sizes, console)
+        known = ~_any_coordinate(np.isnan(values))
+        if not known.all():
+            console.warn(f"{FLAG}: {int((~known).sum())} points are on images that cannot be read; skipped")
+        placed, values = _Placed(placed.marks[known], placed.slot[known]), values[known]
+    marks = placed.marks
     far = _any_coordinate((values < -SLACK) | (values > 1.0 + SLACK))
     near = _any_coordinate((values < 0.0) | (values > 1.0)) & ~far
     if far.any():
@@ -231,14 +238,15 @@ def _refuse(byproducts: Byproducts, marks: Marks, far: Ints, console: Console) -
 
 
 def _sizes(samples: Ints, sizes: Callable[[int], tuple[int, int]] | None, console: Console) -> Floats:
-    """Width and height of the image of each row, (R, 2)."""
+    """Width and height of the image of each row, (R, 2); NaN of one that cannot be read."""
     if sizes is None:
         raise UserError("points in pixels need the sizes of the images, which this data does not tell", "--ab-units")
     used, row = np.unique(samples, return_inverse=True)
-    measured = np.zeros((len(used), 2))
+    measured = np.full((len(used), 2), np.nan)
     with console.progress("reading image sizes", len(used)) as progress:
         for index, sample in enumerate(used.tolist()):
-            measured[index] = sizes(sample)
+            with suppress(BrokenImage):  # named when training comes upon it
+                measured[index] = sizes(sample)
             progress.advance()
     return measured[row]
 

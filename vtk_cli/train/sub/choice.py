@@ -51,7 +51,7 @@ def choose_sub(
             `pixel`: blocks of the image become the mean colour. `auto`: the first that the network allows.
         ratio: the share that is dropped.
         image_size: side of the training images.
-        block: side of a block in pixels, for `mask-token` and `pixel`; None: 32, less for small images.
+        block: side of a block in pixels, for `mask-token` and `pixel`; None: see `default_block`.
         console: warned where the ratio would leave nothing.
 
     Raises:
@@ -93,7 +93,7 @@ def _mask_token(network: nn.Module, ratio: SubRatio, image_size: int, block: int
     if grid is None:
         fix = "use pixel or auto"
         raise UserError(f"a {type(network).__name__} has no grid of tokens", f"{_KIND_FLAG} mask-token", fix)
-    return MaskToken(network, ratio, image_size, block or default_block(image_size), grid)
+    return MaskToken(network, ratio, image_size, block or default_block(image_size, grid.side), grid)
 
 
 def _pixel(network: nn.Module, ratio: SubRatio, image_size: int, block: int | None) -> SubModel:  # noqa: ARG001

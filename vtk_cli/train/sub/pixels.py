@@ -33,9 +33,23 @@ class MaskedBlocks(SubModel):
         return mask_patches(images, draw.kept, self._block)
 
 
-def default_block(image_size: int) -> int:
-    """Side of a block in pixels: 32, or an eighth of a small image."""
-    return 32 if image_size >= 160 else max(1, image_size // 8)
+def default_block(image_size: int, tokens: int | None = None) -> int:
+    """Side of a block in pixels: 32, or an eighth of a small image, or the nearest that fits.
+
+    Args:
+        image_size: side of the images, in pixels.
+        tokens: along that side, of which a block is to hold whole ones; None where it need not.
+
+    Returns:
+        A divisor of `image_size`; where none is within a factor of 2, what was wished for, which does not fit.
+    """
+    wished = 32 if image_size >= 160 else max(1, image_size // 8)
+    fitting = [
+        block
+        for block in range((wished + 1) // 2, 2 * wished + 1)
+        if image_size % block == 0 and (tokens is None or tokens % (image_size // block) == 0)
+    ]
+    return min(fitting, key=lambda block: abs(block - wished), default=wished)
 
 
 def blocks_along(image_size: int, block: int) -> int:
