@@ -9,10 +9,10 @@ from pycocotools.coco import COCO
 from vtk_cli.console import Console
 from vtk_cli.data.detection.coco import read_coco
 from vtk_cli.data.detection.outlines import Polygons
-from vtk_cli.data.points.records import Classes
 from vtk_cli.errors import UserError
 from vtk_cli.files import CACHE_VARIABLE
-from vtk_cli.segment.merging import check_parts, write_merged
+from vtk_cli.segment.inputs import check_parts
+from vtk_cli.segment.merging import write_merged
 
 from .scenes_with_masks import box_mask, clicked, full_set, point_set, pseudo, record
 
@@ -76,34 +76,3 @@ def test_a_label_of_an_image_that_is_not_clicked_is_refused_and_leaves_no_file(t
     with pytest.raises(UserError, match="of image 3, which is not clicked"):
         write_merged(tmp_path / "m.json", strong, weak, [pseudo(3, 1, ONE)])
     assert not (tmp_path / "m.json").exists()
-
-
-def test_without_a_fully_labelled_image_or_with_objects_without_masks_there_is_no_teacher(tmp_path: Path) -> None:
-    weak = point_set([clicked(tmp_path / "b.png", 2, [(1, 1, 0)])])
-    with pytest.raises(UserError, match="need at least 1 fully labelled image"):
-        check_parts(full_set([]), weak, QUIET)
-    one = record(tmp_path / "a.png", 1, [(0, ONE), (1, TWO)])
-    one = type(one)(**{**vars(one), "outlines": (one.outlines[0], None)})
-    with pytest.raises(UserError, match="1 of 2 annotations of fully labelled images have no mask"):
-        check_parts(full_set([one]), weak, QUIET)
-
-
-def test_clicked_classes_that_no_mask_shows_and_images_without_clicks_are_warned_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    strong = full_set([record(tmp_path / "a.png", 1, [(0, ONE)])])
-    weak = point_set([clicked(tmp_path / "b.png", 2, [(1, 1, 1), (9, 9, 1)]), clicked(tmp_path / "c.png", 3, [])])
-    check_parts(strong, weak, QUIET)
-    said = " ".join(capsys.readouterr().err.split())
-    assert (
-        "1 classes are clicked but have no mask, so that the teacher cannot segment them well: dog (2 clicks)" in said
-    )
-    assert "1 images without a click count as background" in said
-
-
-def test_other_classes_are_refused(tmp_path: Path) -> None:
-    strong = full_set([record(tmp_path / "a.png", 1, [(0, ONE)])])
-    weak = point_set([clicked(tmp_path / "b.png", 2, [(1, 1, 1)])])
-    weak = type(weak)(weak.name, weak.images, Classes(("cat", "cow"), (3, 7)))
-    with pytest.raises(UserError, match="7 cow only here; 7 dog only there"):
-        check_parts(strong, weak, QUIET)

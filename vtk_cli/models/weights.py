@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vtk_cli.errors import UserError
 
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state")
 """Where checkpoints hold the network, in the order they are looked for: averaged weights first, as in timm."""
 _HEAD = re.compile(r"(heads?|fc|classifier|last_linear)\.(\w+\.)*weight")
 _FETCH_ANEW = "fetch or write it anew"
@@ -58,8 +58,8 @@ class WeightFile:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a weight file, on the CPU, by parameter name.
 
-    A checkpoint's network is found under `state_dict_ema`, `model_ema`, `state_dict` or `model`; the prefixes that
-    `DistributedDataParallel` and `torch.compile` put before the names are taken off.
+    A checkpoint's network is found under one of `WRAPPERS`; the prefixes that `DistributedDataParallel` and
+    `torch.compile` put before the names are taken off.
 
     Args:
         path: `.safetensors`, or any other suffix for a file written by `torch.save`.

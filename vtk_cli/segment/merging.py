@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, ImageRecord
 from vtk_cli.data.detection.outlines import segmentation_of
-from vtk_cli.data.points.reading import check_classes
-from vtk_cli.data.points.records import Classes, PointImage, PointSet
+from vtk_cli.data.points.records import PointImage, PointSet
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
+from vtk_cli.segment.inputs import check_apart
 from vtk_cli.segment.pseudo_labels import PseudoLabel, annotation_of, categories
 
 
@@ -41,35 +40,6 @@ class Merged:
     pseudo: int
 
 
-def classes_of(dataset: DetectionSet) -> Classes:
-    """The classes of a data set."""
-    return Classes(dataset.class_names, dataset.category_ids)
-
-
-def check_parts(strong: DetectionSet, weak: PointSet, console: Console) -> None:
-    """Refuse fully labelled and clicked images that do not go together; warn where they will not go well.
-
-    Raises:
-        UserError: no image is fully labelled, an object of one has no mask or an empty one, the classes differ, or an
-            image is in both.
-    """
-    if not strong.objects:
-        raise UserError("need at least 1 fully labelled image", strong.name)
-    if strong.outlined < strong.objects:
-        missing = strong.objects - strong.outlined
-        what = f"{missing} of {strong.objects} annotations of fully labelled images have no mask"
-        raise UserError(what, strong.name, "move these images to the clicked ones, or draw the masks")
-    check_classes(weak.classes, classes_of(strong), weak.name)
-    _check_apart(strong, weak)
-    pairs = zip(strong.class_names, strong.class_counts().tolist(), weak.class_counts().tolist(), strict=True)
-    unseen = [f"{name} ({clicks} clicks)" for name, masks, clicks in pairs if clicks and not masks]
-    if unseen:
-        what = f"{len(unseen)} classes are clicked but have no mask, so that the teacher cannot segment them well"
-        console.warn(f"{weak.name}: {what}: {', '.join(unseen)}")
-    if weak.without_click:
-        console.warn(f"{weak.name}: {weak.without_click} images without a click count as background throughout")
-
-
 def write_merged(path: Path, strong: DetectionSet, weak: PointSet, labels: Iterable[PseudoLabel]) -> Merged:
     """Write the clicked images, then the fully labelled ones, and the annotations of the latter, then `labels`.
 
@@ -85,7 +55,7 @@ def write_merged(path: Path, strong: DetectionSet, weak: PointSet, labels: Itera
         UserError: an image is in both, or a label is of an image that is not among the clicked ones.
         JobError: the disk is full.
     """
-    _check_apart(strong, weak)
+    check_apart(strong, weak)
     everything: Sequence[PointImage | ImageRecord] = (*weak.images, *strong.records)
     folder = Path(os.path.commonpath([image.file.absolute().parent for image in everything]))
     listed = [_image(image, folder) for image in everything]
@@ -107,16 +77,6 @@ def write_merged(path: Path, strong: DetectionSet, weak: PointSet, labels: Itera
             _write_entry(stream, number, annotation_of(label, number, weak.classes))
         stream.write("]}\n")
     return Merged(path, folder, len(listed), len(entries), count)
-
-
-def _check_apart(strong: DetectionSet, weak: PointSet) -> None:
-    by_id = {record.id: record for record in strong.records}
-    by_file = {record.file.resolve() for record in strong.records}
-    both = [image for image in weak.images if image.id in by_id or image.file.resolve() in by_file]
-    if both:
-        first = f"image {both[0].id} ({both[0].file.name})"
-        what = f"{len(both)} images are fully labelled and clicked too, or share an id (first {first})"
-        raise UserError(what, weak.name, f"leave each in one of the files; the other is {strong.name}")
 
 
 def _image(image: PointImage | ImageRecord, folder: Path) -> dict[str, Any]:
