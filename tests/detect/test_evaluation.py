@@ -13,11 +13,11 @@ from pycocotools.cocoeval import COCOeval
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, ImageRecord, open_detection
+from vtk_cli.data.detection.evaluation import NUMBERS, evaluate_boxes, evaluate_masks
 from vtk_cli.data.detection.outlines import outline_of_mask
+from vtk_cli.data.detection.results import Detections, gathered, read_results, write_results, yolo_lines
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.detect.confusion import confusion_matrix
-from vtk_cli.detect.evaluation import NUMBERS, evaluate_boxes, evaluate_masks
-from vtk_cli.detect.results import Detections, gathered, read_results, write_results, yolo_lines
 from vtk_cli.errors import UserError
 from vtk_cli.files import CACHE_VARIABLE
 

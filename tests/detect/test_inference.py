@@ -24,8 +24,8 @@ def test_a_batch_holds_images_of_one_size_and_every_image_is_in_one():
 def test_the_size_that_is_told_is_the_size_that_is_made(resize, height, width):
     from PIL import Image
 
+    from vtk_cli.data.detection.scenes import image_scene
     from vtk_cli.detect.samples import sample_of
-    from vtk_cli.detect.scenes import image_scene
 
     preprocessing = Preprocessing(resize, 96)
     scene = preprocessing.transform(image_scene(Image.new("RGB", (width, height))))

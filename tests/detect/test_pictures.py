@@ -9,10 +9,10 @@ from PIL import Image
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, open_detection
+from vtk_cli.data.detection.evaluation import evaluate_boxes
+from vtk_cli.data.detection.results import Detections
 from vtk_cli.data.embedded import open_embedded
-from vtk_cli.detect.evaluation import evaluate_boxes
 from vtk_cli.detect.pictures import draw_detections, draw_evaluation, draw_truth, write_batch, write_predictions
-from vtk_cli.detect.results import Detections
 from vtk_cli.detect.samples import Collate, TrainingImages
 from vtk_cli.detect.transforms import Letterbox, ModernTraining
 from vtk_cli.files import CACHE_VARIABLE

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from vtk_cli.console import Console
+from vtk_cli.data.detection.results import Detections
+from vtk_cli.data.inputs import find_inputs, is_video
 from vtk_cli.data.moving_digits import draw_clips, write_h264
 from vtk_cli.detect.inference import Inference
-from vtk_cli.detect.inputs import find_inputs, is_video
 from vtk_cli.detect.prediction import Predictor, Shown, Wanted, predict, prediction_rows, predictions_json
 from vtk_cli.detect.preprocessing import Preprocessing
-from vtk_cli.detect.results import Detections
 from vtk_cli.detect.video_file import VideoFile
 from vtk_cli.errors import UserError
 

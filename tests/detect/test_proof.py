@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vtk_cli.console import Console
+from vtk_cli.data.detection.evaluation import evaluate_boxes
 from vtk_cli.detect import bench, proof
-from vtk_cli.detect.evaluation import evaluate_boxes
 from vtk_cli.detect.proof import NECK_FREE, PLUS, VIDT, Result
 
 QUIET = Console(quiet=True)

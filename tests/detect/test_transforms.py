@@ -10,6 +10,7 @@ from torchvision.ops import box_convert
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, ImageRecord, open_detection
 from vtk_cli.data.detection.outlines import outline_of_mask
+from vtk_cli.data.detection.scenes import Scene, cropped, flipped, image_scene, padded, resized, scene_of
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.detect.mosaic import mixup, mosaic
 from vtk_cli.detect.samples import (
@@ -22,7 +23,6 @@ from vtk_cli.detect.samples import (
     pixels,
     sample_of,
 )
-from vtk_cli.detect.scenes import Scene, cropped, flipped, image_scene, padded, resized, scene_of
 from vtk_cli.detect.transforms import (
     GREY,
     Letterbox,

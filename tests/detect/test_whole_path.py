@@ -11,15 +11,15 @@ from PIL import Image
 from torchvision.ops import box_convert
 
 from vtk_cli.data.detection import DetectionSet, ImageRecord
+from vtk_cli.data.detection.evaluation import evaluate_boxes, evaluate_masks
 from vtk_cli.data.detection.outlines import outline_of_mask
+from vtk_cli.data.detection.results import Detections
+from vtk_cli.data.detection.scenes import Scene
 from vtk_cli.detect import postprocess
-from vtk_cli.detect.evaluation import evaluate_boxes, evaluate_masks
 from vtk_cli.detect.inference import host_detections
 from vtk_cli.detect.mask_code import crop_masks, encode_masks
 from vtk_cli.detect.predictions import LevelOutput, Target
-from vtk_cli.detect.results import Detections
 from vtk_cli.detect.samples import Collate, EvaluationImages
-from vtk_cli.detect.scenes import Scene
 from vtk_cli.detect.transforms import Letterbox, ShortSide, Stretch
 
 SIZES = ((150, 200), (200, 110), (96, 96), (61, 203))  # height, width

@@ -21,15 +21,15 @@ from pycocotools.cocoeval import COCOeval
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, ImageRecord
+from vtk_cli.data.detection.evaluation import evaluate_boxes
+from vtk_cli.data.detection.results import Detections, results_of
 from vtk_cli.detect.configurations import detector_config
-from vtk_cli.detect.evaluation import evaluate_boxes
 from vtk_cli.detect.inference import Inference
 from vtk_cli.detect.latency import noise
 from vtk_cli.detect.network import build_detector
 from vtk_cli.detect.options import SCENES, TrainOptions
 from vtk_cli.detect.preparation import open_data, prepare
 from vtk_cli.detect.recipes import RECIPES
-from vtk_cli.detect.results import Detections, results_of
 from vtk_cli.engine.devices import describe_device
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter

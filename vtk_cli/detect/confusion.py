@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from vtk_cli.data.detection import DetectionSet, ImageRecord
 from vtk_cli.data.detection.outlines import Floats
-from vtk_cli.detect.results import Detections
+from vtk_cli.data.detection.results import Detections
 
 SCORE = 0.3
 """Detections below it are not shown to users, and not counted here."""

@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.outlines import outline_of_mask
+from vtk_cli.data.detection.results import Detections, gathered
 from vtk_cli.detect import postprocess
 from vtk_cli.detect.checkpoint import Detector
 from vtk_cli.detect.mask_code import above_half
 from vtk_cli.detect.postprocess import sigmoid_ranking, softmax_ranking
 from vtk_cli.detect.predictions import LevelOutput, Outputs, PaddedImages, Target
 from vtk_cli.detect.preprocessing import Preprocessing
-from vtk_cli.detect.results import Detections, gathered
 from vtk_cli.detect.samples import EvaluationImages
 from vtk_cli.engine.devices import Precision, autocast
 from vtk_cli.engine.distributed import World

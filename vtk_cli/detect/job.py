@@ -14,14 +14,14 @@ from torch import nn
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
+from vtk_cli.data.detection.evaluation import Evaluation, evaluate_boxes, evaluate_masks
+from vtk_cli.data.detection.results import Detections, write_results
 from vtk_cli.detect.checkpoint import Detector
-from vtk_cli.detect.evaluation import Evaluation, evaluate_boxes, evaluate_masks
 from vtk_cli.detect.inference import EvaluationBatches, detect
 from vtk_cli.detect.network import NeckFreeViDT, ViDT, parameter_count
 from vtk_cli.detect.options import TrainOptions
 from vtk_cli.detect.preparation import Training, open_data, prepare
 from vtk_cli.detect.report import Measured, Report, number_rows, write_report
-from vtk_cli.detect.results import Detections, write_results
 from vtk_cli.detect.trained import save_trained
 from vtk_cli.engine.devices import Precision, describe_device, resolve_precision
 from vtk_cli.engine.distributed import World, join_world, shared_run_folder

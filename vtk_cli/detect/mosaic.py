@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vtk_cli.detect.scenes import Scene, cropped, joined, padded, resized
+from vtk_cli.data.detection.scenes import Scene, cropped, joined, padded, resized
 from vtk_cli.detect.transforms import GREY, fitted_size
 
 LEAST_VISIBLE = 0.2

@@ -11,11 +11,11 @@ from PIL import Image
 from torchvision.ops import box_convert
 
 from vtk_cli.data.detection import DetectionSet, ImageRecord
+from vtk_cli.data.detection.evaluation import RECALLS, Evaluation
 from vtk_cli.data.detection.outlines import outline_mask
+from vtk_cli.data.detection.results import Detections
 from vtk_cli.detect.confusion import SCORE, confusion_matrix
-from vtk_cli.detect.evaluation import RECALLS, Evaluation
 from vtk_cli.detect.predictions import PaddedImages, Target
-from vtk_cli.detect.results import Detections
 from vtk_cli.detect.samples import pixels
 from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
 from vtk_cli.reports.detection_curves import PrecisionCurve, draw_confusion, draw_precision_recall

@@ -17,15 +17,14 @@ import torch
 from PIL import Image
 
 from vtk_cli.console import Console
+from vtk_cli.data.detection.results import Detections, yolo_lines
+from vtk_cli.data.detection.scenes import image_scene, normalised
 from vtk_cli.data.images import NAMED, BrokenImage, decode_image
+from vtk_cli.data.inputs import is_video
 from vtk_cli.data.video_frames import video_frames
 from vtk_cli.detect.inference import Inference, host_detections, same_sized
-from vtk_cli.detect.inputs import is_video
 from vtk_cli.detect.pictures import draw_detections
 from vtk_cli.detect.preprocessing import Preprocessing
-from vtk_cli.detect.results import Detections, yolo_lines
-from vtk_cli.detect.samples import normalised
-from vtk_cli.detect.scenes import image_scene
 from vtk_cli.detect.video_file import VideoFile
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path, write_json, write_text

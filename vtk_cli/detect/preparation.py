@@ -15,7 +15,6 @@ from vtk_cli.data.detection.records import require_objects, require_outlines
 from vtk_cli.detect.backbone_weights import backbone_file, load_backbone
 from vtk_cli.detect.checkpoint import Detector, SavedDetector, load_detector, read_detector
 from vtk_cli.detect.configurations import BACKBONES, TIMM_BACKBONES, Classes, DetectorConfig, detector_config
-from vtk_cli.detect.epochs import EqualEpochs, PlainAtLast, equal_epochs
 from vtk_cli.detect.inference import EvaluationBatches
 from vtk_cli.detect.network import build_detector
 from vtk_cli.detect.objective import Objective
@@ -28,6 +27,7 @@ from vtk_cli.detect.trained import open_trained, weights_file
 from vtk_cli.detect.transforms import Letterbox, ModernTraining, PaperTraining, Stretch
 from vtk_cli.engine.batches import Batches, LoaderBatches
 from vtk_cli.engine.distributed import World
+from vtk_cli.engine.epochs import EqualEpochs, PlainAtLast, equal_epochs
 from vtk_cli.engine.loop import Plan
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.errors import UserError

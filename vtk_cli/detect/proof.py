@@ -20,6 +20,7 @@ import torch
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
+from vtk_cli.data.detection.results import read_results, write_results
 from vtk_cli.data.embedded import Embedded, open_embedded
 from vtk_cli.detect.inference import EvaluationBatches
 from vtk_cli.detect.job import measured, measures_masks
@@ -29,7 +30,6 @@ from vtk_cli.detect.pictures import write_predictions
 from vtk_cli.detect.preparation import Training, open_data, prepare
 from vtk_cli.detect.recipes import RECIPES
 from vtk_cli.detect.report import Measured
-from vtk_cli.detect.results import read_results, write_results
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
 from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json

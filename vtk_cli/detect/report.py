@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from vtk_cli.data.detection import DetectionSet
-from vtk_cli.detect.evaluation import NUMBERS, ClassScores, Evaluation
+from vtk_cli.data.detection.evaluation import NUMBERS, ClassScores, Evaluation
+from vtk_cli.data.detection.results import Detections, write_results
 from vtk_cli.detect.pictures import draw_evaluation, write_batch, write_predictions
 from vtk_cli.detect.predictions import PaddedImages, Target
-from vtk_cli.detect.results import Detections, write_results
 from vtk_cli.engine.metrics import Row
 from vtk_cli.files import write_json, write_text
 from vtk_cli.reports import page

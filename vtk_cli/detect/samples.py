@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from torchvision.ops import box_convert
 
 from vtk_cli.data.detection import DetectionSet
+from vtk_cli.data.detection.scenes import Scene, normalised, scene_of
 from vtk_cli.detect.mosaic import mixup, mosaic
 from vtk_cli.detect.predictions import PaddedImages, Target
-from vtk_cli.detect.scenes import Scene, scene_of
 
 Sample = tuple[Tensor, Target]
 """A normalised image, float32 (3, H, W), and what is on it."""
@@ -108,12 +108,6 @@ def sample_of(scene: Scene) -> Sample:
         size=(height, width),
     )
     return normalised(scene.image), target
-
-
-def normalised(image: Tensor) -> Tensor:
-    """float32 (3, H, W) with ImageNet's mean 0 and deviation 1 a channel, of uint8 (3, H, W)."""
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    return (image.as_subclass(Tensor).float() / 255 - mean) / deviation
 
 
 def pixels(image: Tensor) -> Tensor:

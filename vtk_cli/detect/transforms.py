@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torchvision.transforms import v2
 
-from vtk_cli.detect.scenes import Scene, cropped, flipped, padded, resized
+from vtk_cli.data.detection.scenes import Scene, cropped, flipped, padded, resized
 
 MULTIPLE = 16
 """Both sides of a resized image are multiples of it (but for images resized to a square)."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, open_detection
+from vtk_cli.data.inputs import find_inputs
 from vtk_cli.detect.checkpoint import read_detector, save_official
 from vtk_cli.detect.classes import UNUSED, select_labels
 from vtk_cli.detect.command import ConvertOptions, EvalOptions, ExportOptions, PredictOptions
 from vtk_cli.detect.configurations import Classes
 from vtk_cli.detect.exporting import export_detector
 from vtk_cli.detect.inference import EvaluationBatches, Inference
-from vtk_cli.detect.inputs import find_inputs
 from vtk_cli.detect.job import measured, measures_masks
 from vtk_cli.detect.options import SCENES, worker_count
 from vtk_cli.detect.prediction import Predictor, Shown, Wanted, predict, prediction_rows, predictions_json

@@ -1,6 +1,6 @@
 """An image with its objects while it is augmented: what is done to the pixels is done to boxes and masks.
 
-Pixels stay 8-bit RGB until `samples.sample_of` normalises them.
+Pixels stay 8-bit RGB until `normalised` makes floats of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import tv_tensors
@@ -177,6 +178,12 @@ def joined(scenes: list[Scene], image: Tensor) -> Scene:
         area=torch.cat([scene.area for scene in scenes]),
         crowd=torch.cat([scene.crowd for scene in scenes]),
     )
+
+
+def normalised(image: Tensor) -> Tensor:
+    """float32 (3, H, W) with ImageNet's mean 0 and deviation 1 a channel, of uint8 (3, H, W)."""
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    return (image.as_subclass(Tensor).float() / 255 - mean) / deviation
 
 
 def _resized_masks(masks: Tensor, height: int, width: int) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vtk_cli.detect.epochs import EqualEpochs, PlainAtLast, equal_epochs
 from vtk_cli.engine.batches import TensorBatches
+from vtk_cli.engine.epochs import EqualEpochs, PlainAtLast, equal_epochs
 
 
 def passes(samples: int = 10, batch_size: int = 2) -> TensorBatches:

@@ -21,7 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from vtk_cli.data.detection import DetectionSet, ImageRecord
 from vtk_cli.data.detection.outlines import Floats, Polygons, coco_rle, run_lengths_of
 from vtk_cli.data.detection.records import require_outlines
-from vtk_cli.detect.results import Detections
+from vtk_cli.data.detection.results import Detections
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's: average precision over IoU .5:.95, at .5 and .75, of small, medium and large objects (areas up to 32^2, up to
