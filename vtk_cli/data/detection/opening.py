@@ -96,6 +96,11 @@ def splits_of(path: Path) -> tuple[Split, ...]:
     return tuple(part for part in find_voc_splits(path) if part != "all")
 
 
+def read_split(path: Path, split: Split, console: Console) -> Reading:
+    """Read a split as `open_detection` does, and say what is wrong in place of refusing it."""
+    return _read(path, format_of(path), split, console)
+
+
 def _read(path: Path, kind: Format, split: Split, console: Console) -> Reading:
     if kind == "coco":
         return read_coco(_coco_file(path, split), console)
