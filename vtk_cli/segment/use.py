@@ -1,0 +1,233 @@
+"""What is done with a run and its networks: one stage by itself, `eval`, `predict`, `preview`, top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from vtk_cli.console import Console
+from vtk_cli.data.detection.evaluation import evaluate_masks
+from vtk_cli.data.detection.outlines import outline_mask
+from vtk_cli.data.detection.records import require_outlines
+from vtk_cli.data.detection.results import results_of, write_results
+from vtk_cli.data.images import BrokenImage, decode_image
+from vtk_cli.data.inputs import find_inputs, is_video
+from vtk_cli.engine.devices import resolve_device
+from vtk_cli.engine.distributed import join_world
+from vtk_cli.errors import ExitCode, UserError
+from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json
+from vtk_cli.options import RUN_CONFIG, read_config
+from vtk_cli.segment.command import EvalOptions, PredictOptions, PreviewOptions, StageOptions
+from vtk_cli.segment.doubts import missing_clicks
+from vtk_cli.segment.inputs import classes_of
+from vtk_cli.segment.job import REFINED, Job, forget, make
+from vtk_cli.segment.labelling import PSEUDO, UNRESOLVED
+from vtk_cli.segment.looking import (
+    PUBLISHED_POINTS,
+    clicked_centroids,
+    detections_of,
+    found_at_clicks,
+    found_by_itself,
+    found_of_classes,
+    normal_settings,
+)
+from vtk_cli.segment.options import SegmentOptions, StageName, worker_count
+from vtk_cli.segment.points import prompts_of
+from vtk_cli.segment.preview import Preview, export_labelme, write_preview
+from vtk_cli.segment.pseudo_labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
+from vtk_cli.segment.report import CLASS_COLUMNS, class_rows, draw_found, number_rows, write_evaluation
+from vtk_cli.segment.samples import seen_image
+from vtk_cli.segment.sources import common_folder, open_full, open_sources
+from vtk_cli.segment.stages import dependents
+from vtk_cli.segment.teaching import Measured
+from vtk_cli.segment.trained import open_trained
+
+_LOCK = ".stage.lock"
+
+
+def make_stage(stage: StageName, options: StageOptions, console: Console) -> ExitCode:
+    """Make one stage of a run with the options of the run."""
+    folder = _run_folder(options.run)
+    settings = replace(run_options(folder), device=options.device)
+    if stage in {"rough", "refine"} and not settings.refine:
+        raise UserError("the run goes without refinement", str(folder), "make another with --refine")
+    with join_world(options.device) as world:
+        face = console if world.is_main else Console(quiet=True)
+        job = Job(settings, open_sources(settings, face), folder, world, face)
+        if world.is_main:
+            with lock(folder / _LOCK, wait=False, busy="a stage of this run is being made by another process"):
+                _make_one(job, stage, redo=options.redo)
+        else:
+            _make_one(job, stage, redo=options.redo)
+    console.text(f"{stage}: {folder / stage}")
+    console.emit({"stage": stage, "folder": str(folder / stage)})
+    return ExitCode.DONE
+
+
+def run_options(folder: Path) -> SegmentOptions:
+    """The options that a run was made with.
+
+    Raises:
+        UserError: the folder holds no run of `vtk segment run`.
+    """
+    if not (folder / RUN_CONFIG).is_file():
+        raise UserError("holds no run", str(folder), "make one with vtk segment run --out, perhaps --until teacher")
+    values = read_config(folder / RUN_CONFIG, SegmentOptions, "segment run")
+    return SegmentOptions(**{name: _typed(name, value) for name, value in values.items()})
+
+
+def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
+    """Measure a trained network on fully labelled images."""
+    if not options.model or options.data is None:
+        raise UserError("which network, and on which images?", "MODEL JSON", "name a run or weights, and COCO JSON")
+    if options.out is not None:
+        require_folder(options.out)
+    device = resolve_device(options.device)
+    trained = open_trained(options.model, options.which, options.size)
+    dataset = open_full(options.data, options.images, skip_bad=options.skip_bad, console=console)
+    require_outlines(dataset)
+    trained.require_classes(classes_of(dataset), dataset.name)
+    looker = trained.looker(device, options.precision, worker_count(options.workers))
+    normal = normal_settings(teacher=trained.role == "teacher")
+    if options.prompt == "point":
+        points = clicked_centroids(dataset)
+        found = found_at_clicks(looker, points, prompts_of(points), PUBLISHED_POINTS, console)
+    elif options.prompt == "classes":
+        found = found_of_classes(looker, dataset, normal, console)
+    else:
+        found = found_by_itself(looker, dataset, normal, console)
+    measured = Measured(dataset, found, evaluate_masks(dataset, found))
+    told = {"none": "by itself", "point": "at a click on every object", "classes": "told the classes of each image"}
+    title = f"{trained.saved.path} on {dataset.name}, {told[options.prompt]}"
+    console.table(title, ("", "%"), number_rows(measured))
+    console.table("Classes, in %", CLASS_COLUMNS, class_rows(measured))
+    name = {"none": "ap", "point": "pseudo_ap", "classes": "ap_given_classes"}[options.prompt]
+    summary = {"model": str(trained.saved.path), "data": dataset.name, name: measured.numbers["AP"]}
+    summary |= measured.masks.to_json()
+    if options.out is not None:
+        make_folder(options.out)
+        write_results(options.out / "results.json", found, dataset.category_ids)
+        write_json(options.out / "evaluation.json", summary)
+        about = f"{len(dataset):,} images with {dataset.objects:,} objects"
+        console.text(f"Look at {write_evaluation(options.out, measured, title, about)}")
+    console.emit(summary)
+    return ExitCode.DONE
+
+
+def predict_images(options: PredictOptions, console: Console) -> ExitCode:
+    """Find objects in images; what cannot be read is told and passed over."""
+    files = [file for file in find_inputs(options.images) if not is_video(file)]
+    if not files:
+        raise UserError("no images among these", "IMAGES", "videos are not segmented; name images")
+    require_folder(options.out)
+    device = resolve_device(options.device)
+    trained = open_trained(options.model, options.which, options.size)
+    looker = trained.looker(device, options.precision)
+    settings = normal_settings(teacher=trained.role == "teacher")
+    classes, multiple = trained.saved.classes, trained.network.config.padding_multiple
+    make_folder(options.out)
+    rows: list[tuple[object, ...]] = []
+    entries: list[dict[str, Any]] = []
+    broken: list[str] = []
+    with console.progress("segmenting", len(files)) as progress:
+        for number, file in enumerate(files, 1):
+            progress.advance(1)
+            try:
+                image = decode_image(file)
+            except BrokenImage as error:
+                broken.append(str(error))
+                continue
+            seen = seen_image(pil_to_tensor(image), trained.resize, multiple)
+            found = detections_of(number, looker.instances(seen, looker.outputs(seen), settings)).above(options.conf)
+            name = f"{number:04d}-{file.stem}"
+            with atomic_path(options.out / f"{name}.jpg") as temporary:
+                draw_found(image, found, classes.names).save(temporary, format="JPEG", quality=92)
+            for index, mask in enumerate(found.masks or () if options.save_masks else ()):
+                pixels = outline_mask(mask, mask.height, mask.width).astype(np.uint8) * 255
+                label = classes.names[int(found.labels[index])].replace("/", "-")
+                with atomic_path(options.out / f"{name}-{index + 1}-{label}.png") as temporary:
+                    Image.fromarray(pixels).save(temporary, format="PNG")
+            entries += [{"file": str(file), **entry} for entry in results_of([found], classes.ids)]
+            rows.append((file.name, len(found)))
+    for message in broken:
+        console.warn(message)
+    write_json(options.out / "predictions.json", entries)
+    console.table(f"{trained.saved.path} finds", ("file", "objects"), rows[:20])
+    console.text(f"Look at {options.out}; masks in COCO's format: {options.out / 'predictions.json'}")
+    console.emit({"images": len(rows), "objects": len(entries), "broken": broken, "folder": str(options.out)})
+    return ExitCode.DONE
+
+
+def preview_run(options: PreviewOptions, console: Console) -> ExitCode:
+    """Write contact sheets and a page of the pseudo labels of a run, refined where they are."""
+    folder = _run_folder(options.run)
+    rough_file, refined_file = folder / "pseudo" / PSEUDO, folder / "merge" / REFINED
+    if not rough_file.is_file():
+        raise UserError("has no pseudo labels yet", str(folder), f"make them with vtk segment run --resume {folder}")
+    settings = run_options(folder)
+    sources = open_sources(settings, console)
+    rough = list(read_pseudo_labels(rough_file, sources.classes))
+    is_refined = refined_file.is_file() and settings.refine
+    labels = list(read_pseudo_labels(refined_file, sources.classes)) if is_refined else rough
+    missing = []
+    if options.missing:
+        looker = open_trained(folder, "teacher").looker(resolve_device(options.device), settings.precision)
+        normal = normal_settings(teacher=True)
+        with console.progress("looking for objects without a click", len(sources.weak)) as progress:
+            for seen, outputs in looker.seen(sources.weak.images):
+                found = looker.instances(seen, outputs, normal)
+                missing += list(missing_clicks(sources.weak.images[seen.index], found))
+                progress.advance(1)
+    preview = Preview(
+        sources.weak,
+        labels,
+        rough if is_refined else (),
+        read_unresolved(folder / "pseudo" / UNRESOLVED, sources.classes),
+        missing,
+    )
+    out = options.out or folder / "preview"
+    require_folder(out)
+    make_folder(out)
+    page = write_preview(out, preview, order=options.order, count=options.count)
+    if options.export == "labelme":
+        console.text(f"{export_labelme(out / 'labelme', preview):,} LabelMe files: {out / 'labelme'}")
+    elif options.export == "coco":
+        write_pseudo_labels(out / "pseudo.json", labels, sources.weak, common_folder(sources.weak.images))
+        console.text(f"COCO: {out / 'pseudo.json'}")
+    console.text(f"Look at {page}")
+    console.emit(
+        {
+            "page": str(page),
+            "labels": len(labels),
+            "unresolved": len(preview.unresolved),
+            "missing": len(missing),
+            "refined": is_refined,
+        }
+    )
+    return ExitCode.DONE
+
+
+def _make_one(job: Job, stage: StageName, *, redo: bool) -> None:
+    if redo:
+        job.world.on_main(lambda: forget(job.folder, (stage, *dependents(stage))))
+    make(job, stage)
+
+
+def _run_folder(path: Path | None) -> Path:
+    if path is None:
+        raise UserError("which run?", "RUN", "name the folder of a run of vtk segment run")
+    if not path.is_dir():
+        raise UserError("no such folder", str(path), "name the folder of a run of vtk segment run")
+    return path
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A value of TOML as the field has it."""
+    if isinstance(value, list):
+        return tuple(value)
+    return Path(value) if name in {"weak", "val", "images", "val_images", "out"} else value
