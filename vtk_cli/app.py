@@ -29,6 +29,10 @@ SUBCOMMANDS = {
         "Train image classifiers, with a masked sub-branch and annotation byproducts.",
     ),
     "detect": ("vtk_cli.detect.command", "Train and use transformer detectors: ViDT and ViDT+."),
+    "segment": (
+        "vtk_cli.segment.command",
+        "Segment instances with few masks and many clicks: PointWSSIS.",
+    ),
     "similarity": (
         "vtk_cli.similarity.command",
         "How alike networks are, by attack transferability (SAT).",

@@ -28,6 +28,7 @@ from vtk_cli.engine.run_weights import BEST, LAST
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import make_folder, write_json
 from vtk_cli.options import flag_name, option_fields
+from vtk_cli.segment.inputs import open_strong
 from vtk_cli.segment.labelling import PSEUDO, ROUGH, UNRESOLVED, point_settings, write_pseudo, write_rough
 from vtk_cli.segment.looking import Looker
 from vtk_cli.segment.merging import write_merged
@@ -39,7 +40,7 @@ from vtk_cli.segment.refine_checkpoint import read_refiner
 from vtk_cli.segment.refining import CHOSEN, refine_data, refine_settings, refined, train_refiner
 from vtk_cli.segment.report import Story, write_report
 from vtk_cli.segment.schedules import Length, student_length, teacher_length
-from vtk_cli.segment.sources import ScenesCounts, Sources, common_folder, label_files, open_full, open_sources
+from vtk_cli.segment.sources import ScenesCounts, Sources, common_folder, label_files, open_sources
 from vtk_cli.segment.stages import STAGES, Stage, StageInputs, dependents, finish_stage, forget_stage, is_done
 from vtk_cli.segment.teaching import CHECKPOINTS, METRICS, Measured, measured, snapshot, train
 from vtk_cli.segment.trained import open_trained
@@ -188,9 +189,8 @@ def make(job: Job, stage: Stage) -> None:
 
 def make_teacher(job: Job, folder: Path) -> list[str]:
     """Train the teacher on the fully labelled images."""
-    training = prepare(
-        job.options, job.sources.strong, "teacher", _teacher_length(job), world=job.world, console=job.console
-    )
+    strong, length = job.sources.strong, _teacher_length(job)
+    training = prepare(job.options, strong, "teacher", length, world=job.world, console=job.console)
     _fit(job, training, folder)
     return [LAST, METRICS, *(snapshot(number) for number, _ in enumerate(training.snapshots, 1))]
 
@@ -243,7 +243,8 @@ def make_student(job: Job, folder: Path) -> list[str]:
 
 def merged_images(folder: Path, console: Console) -> DetectionSet:
     """What the stage `merge` wrote."""
-    return open_full(folder / MERGED, Path(_read(folder / "merge.json")["images"]), skip_bad=False, console=console)
+    images = Path(_read(folder / "merge.json")["images"])
+    return open_strong(folder / MERGED, images=images, console=console)
 
 
 _MAKERS = {

@@ -2,8 +2,8 @@
 
 `paper` is the published training (arXiv 2303.15062, Section 4, and its code): SGD, a teacher at a learning rate of 0.05
 and a student at 0.01, steps by tenths, images of 640 to 800 pixels. `light` is the light SOLOv2 for images of 352 to
-512 pixels (arXiv 2003.10152). `small` is for data sets of some hundred images: AdamW and clipped gradients. `digits` is for
-the embedded scenes and the micro network.
+512 pixels (arXiv 2003.10152). `small` is for data sets of some hundred images: AdamW and clipped gradients. `digits` is
+for the embedded scenes and the micro network.
 """
 
 from __future__ import annotations

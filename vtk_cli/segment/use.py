@@ -24,7 +24,7 @@ from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_
 from vtk_cli.options import RUN_CONFIG, read_config
 from vtk_cli.segment.command import EvalOptions, PredictOptions, PreviewOptions, StageOptions
 from vtk_cli.segment.doubts import missing_clicks
-from vtk_cli.segment.inputs import classes_of
+from vtk_cli.segment.inputs import classes_of, open_strong
 from vtk_cli.segment.job import REFINED, Job, forget, make
 from vtk_cli.segment.labelling import PSEUDO, UNRESOLVED
 from vtk_cli.segment.looking import (
@@ -42,7 +42,7 @@ from vtk_cli.segment.preview import Preview, export_labelme, write_preview
 from vtk_cli.segment.pseudo_labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
 from vtk_cli.segment.report import CLASS_COLUMNS, class_rows, draw_found, number_rows, write_evaluation
 from vtk_cli.segment.samples import seen_image
-from vtk_cli.segment.sources import common_folder, open_full, open_sources
+from vtk_cli.segment.sources import common_folder, open_sources
 from vtk_cli.segment.stages import dependents
 from vtk_cli.segment.teaching import Measured
 from vtk_cli.segment.trained import open_trained
@@ -89,7 +89,7 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
         require_folder(options.out)
     device = resolve_device(options.device)
     trained = open_trained(options.model, options.which, options.size)
-    dataset = open_full(options.data, options.images, skip_bad=options.skip_bad, console=console)
+    dataset = open_strong(options.data, images=options.images, skip_bad=options.skip_bad, console=console)
     require_outlines(dataset)
     trained.require_classes(classes_of(dataset), dataset.name)
     looker = trained.looker(device, options.precision, worker_count(options.workers))
