@@ -61,7 +61,7 @@ def _completion(shell: str) -> str:
 def _page(name: str, command: Any, children: Mapping[str, str]) -> str:
     """One manual page, in roff."""
     title = name.replace(" ", "-")
-    verbs = {} if children else dict(getattr(command, "commands", {}))
+    verbs = {} if children else _verbs(command)
     itself = verbs.pop(name.rpartition(" ")[2], None if verbs else command)  # what runs where no verb is named
     about = inspect.cleandoc((itself or command).help or "").split("\n\n")
     lines = [
@@ -94,6 +94,15 @@ def _page(name: str, command: Any, children: Mapping[str, str]) -> str:
     others = [other for other in ("vtk", *(f"vtk-{child}" for child in SUBCOMMANDS)) if other != title]
     lines += [".SH SEE ALSO", ", ".join(f"\\fB{_roff(other)}\\fR(1)" for other in others)]
     return "\n".join(lines) + "\n"
+
+
+def _verbs(command: Any) -> dict[str, Any]:
+    """The commands of a group; those of a group within it by both words, `points make`."""
+    found: dict[str, Any] = {}
+    for verb, each in getattr(command, "commands", {}).items():
+        inner = _verbs(each)
+        found |= {f"{verb} {word}": one for word, one in inner.items()} if inner else {verb: each}
+    return found
 
 
 def _examples(command: Any) -> list[str]:
