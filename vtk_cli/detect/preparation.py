@@ -183,8 +183,6 @@ def _starting_detector(options: TrainOptions, data: Data, console: Console) -> t
         for note in notes:
             console.note(f"{saved.path}: {note}")
         return name, network, str(saved.path)
-    if options.reset_head:
-        raise UserError("holds no detector, whose classifier could be replaced", str(file), "leave out --reset-head")
     has_published = config.backbone.name in TIMM_BACKBONES
     if file is None and options.weights is None and not has_published and config.backbone != BACKBONES["micro"]:
         console.note(
@@ -197,6 +195,8 @@ def _starting_detector(options: TrainOptions, data: Data, console: Console) -> t
         load_backbone(network.backbone, found.path)
         return name, network, f"ImageNet weights of its backbone ({found.source})"
     load_backbone(network.backbone, file)
+    if options.reset_head:  # as the recipe for weights of a detector says
+        console.note(f"{file}: holds a backbone alone, so all else is new; --recipe paper is the training from there")
     return name, network, f"ImageNet weights of its backbone ({file})"
 
 
