@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from safetensors.torch import load_file
 from tests.detect.shape_folders import write_yolo
 from vtk_cli.app import main
 from vtk_cli.detect.backbone_weights import is_new
-from vtk_cli.detect.checkpoint import save_official
+from vtk_cli.detect.checkpoint import read_detector, save_official
 from vtk_cli.detect.configurations import detector_config
 from vtk_cli.detect.network import build_detector
+from vtk_cli.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,22 @@ def test_a_converted_detector_is_the_published_one(plan: Any, tmp_path: Path) ->
     assert all(torch.equal(ours[name], state[name]) for name in state)
     plans = [plan("--weights", name)[1] for name in ("vidt.pth", "ours.safetensors")]
     assert plans[0]["weights"].split(",")[:2] == plans[1]["weights"].split(",")[:2]
+
+
+@pytest.mark.parametrize(("change", "said"), [({"decoder_heads": 4}, "heads 4, not 8"), ({"groups": 16}, "groups 16")])
+def test_a_detector_that_the_published_form_cannot_tell_is_not_written_so(
+    change: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    config = detector_config("vidt-nano", 2, queries=5, **change)
+    with pytest.raises(UserError, match=f"the published form cannot tell: .*{said}"):
+        save_official(tmp_path / "ours.pth", build_detector(config).state_dict(), config)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_published_file_may_hold_its_training_too(tmp_path: Path) -> None:
+    config = detector_config("vidt-nano", 91, queries=5)
+    save_official(tmp_path / "vidt.pth", build_detector(config).state_dict(), config)
+    content = torch.load(tmp_path / "vidt.pth", weights_only=True)
+    training = {"optimizer": {"state": {}}, "lr_scheduler": {"last_epoch": 49}, "epoch": 49}
+    torch.save({**content, **training, "args": Namespace(lr=1e-4, masks=True)}, tmp_path / "training.pth")
+    assert read_detector(tmp_path / "training.pth").config == config
