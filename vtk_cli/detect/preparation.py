@@ -184,7 +184,7 @@ def _starting_detector(options: TrainOptions, data: Data, console: Console) -> t
             console.note(f"{saved.path}: {note}")
         return name, network, str(saved.path)
     has_published = config.backbone.name in TIMM_BACKBONES
-    if file is None and options.weights is None and not has_published and config.backbone != BACKBONES["micro"]:
+    if file is None and options.weights is None and not has_published and config.backbone.name != BACKBONES["micro"].name:
         console.note(
             f"timm publishes no weights for {config.backbone.name}: it starts from nothing; see --weights FILE"
         )
