@@ -184,7 +184,8 @@ def _starting_detector(options: TrainOptions, data: Data, console: Console) -> t
             console.note(f"{saved.path}: {note}")
         return name, network, str(saved.path)
     has_published = config.backbone.name in TIMM_BACKBONES
-    if file is None and options.weights is None and not has_published and config.backbone.name != BACKBONES["micro"].name:
+    is_micro = config.backbone.name == BACKBONES["micro"].name
+    if file is None and options.weights is None and not (has_published or is_micro):
         console.note(
             f"timm publishes no weights for {config.backbone.name}: it starts from nothing; see --weights FILE"
         )
