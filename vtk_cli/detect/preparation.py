@@ -21,7 +21,7 @@ from vtk_cli.detect.network import build_detector
 from vtk_cli.detect.objective import Objective
 from vtk_cli.detect.official_keys import is_official
 from vtk_cli.detect.optimisation import CosineRate, build_optimizer, parameter_groups
-from vtk_cli.detect.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, TrainOptions, worker_count
+from vtk_cli.detect.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, TrainOptions
 from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.detect.samples import Mixing, TrainingImages, Transform
 from vtk_cli.detect.trained import open_trained, weights_file
@@ -30,6 +30,7 @@ from vtk_cli.engine.batches import Batches, LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan
 from vtk_cli.engine.seeds import seed_everything
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import read_state_dict
