@@ -315,7 +315,12 @@ class _Loop:
         }
 
     def restore(self, console: Console) -> None:
-        """Go on from the newest whole checkpoint, or start with an empty log where there is none."""
+        """Go on from the newest whole checkpoint, or start with an empty log where there is none.
+
+        Raises:
+            JobError: the processes find different checkpoints.
+            UserError: the checkpoint is of another model or plan.
+        """
         found = None if self.checkpoints is None else latest_checkpoint(self.checkpoints, console)
         steps = self.world.gather(None if found is None else found[0])
         if len(set(steps)) > 1:

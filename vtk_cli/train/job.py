@@ -38,7 +38,13 @@ _PULLED = 16
 
 
 def train_network(options: TrainOptions, console: Console) -> ExitCode:
-    """Train: the whole command, or its plan."""
+    """Train: the whole command, or its plan.
+
+    Raises:
+        UserError: options, data, network and run folder do not go together.
+        JobError: the loss is not finite, or the disk is full; the last checkpoint stays.
+        Preempted, KeyboardInterrupt: a signal came; the state is saved.
+    """
     with join_world(options.device) as world:
         face = console if world.is_main else Console(quiet=True)
         training = prepare(options, open_data(options, face), world, face)
@@ -68,7 +74,11 @@ def train_network(options: TrainOptions, console: Console) -> ExitCode:
 
 
 def check_byproducts_only(options: TrainOptions, console: Console) -> ExitCode:
-    """Look at the byproducts and stop: coverage, where the points lie, a sheet of augmented images."""
+    """Look at the byproducts and stop: coverage, where the points lie, a sheet of augmented images.
+
+    Raises:
+        UserError: there are none, or they do not fit the images.
+    """
     data = open_data(options, console)
     if data.byproducts is None or data.points is None:
         raise UserError("there are no byproducts", "--ab-check", "give --byproducts FILE")
