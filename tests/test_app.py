@@ -168,4 +168,4 @@ def test_a_closed_output_is_no_error():
 
 def test_an_option_may_be_spelt_with_underscores(capsys):
     assert main(["train", "--images_per_class", "2", "--sub_ratio", "0.25", "--dry_run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["sub-branch"].endswith("0.25")
+    assert json.loads(capsys.readouterr().out)["sub_ratio"] == "0.25"
