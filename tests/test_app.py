@@ -164,3 +164,8 @@ def test_a_closed_output_is_no_error():
     shell = f"{sys.executable} -m vtk_cli data list --json >&-"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_option_may_be_spelt_with_underscores(capsys):
+    assert main(["train", "--images_per_class", "2", "--sub_ratio", "0.25", "--dry_run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sub_ratio"] == "0.25"

@@ -69,7 +69,11 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # `--sub_ratio` is `--sub-ratio`: both spellings are about in the field's own programs.
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

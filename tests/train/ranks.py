@@ -29,7 +29,8 @@ def batch() -> tuple[Tensor, ...]:
     images = torch.randint(0, 256, (SAMPLES, 3, 32, 32), dtype=torch.uint8, generator=generator)
     targets = torch.randint(0, CLASSES, (SAMPLES,), generator=generator)
     points = torch.rand(SAMPLES, 1, 2, generator=generator)
-    return torch.arange(SAMPLES), images, targets, points, torch.ones(SAMPLES, 1, dtype=torch.bool)
+    present = torch.arange(SAMPLES)[:, None] > 1  # one process has half as many points as the other
+    return torch.arange(SAMPLES), images, targets, points, present
 
 
 def classifier() -> Any:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vtk_cli.console import Console
 from vtk_cli.train.classifier import Classifier
-from vtk_cli.train.cost import StepCost, measured_macs, step_cost, vit_macs
+from vtk_cli.train.cost import StepCost, measured_macs, step_cost
 from vtk_cli.train.sub import choose_sub
 
 CPU = torch.device("cpu")
@@ -22,6 +22,28 @@ def classifier(name: str, size: int, ratio: float = 0.5, **arguments: Any) -> Cl
     with torch.device("meta" if size >= 160 else "cpu"):
         network = timm.create_model(name, **arguments)
     return Classifier(network, sub=choose_sub(network, "mask", "auto", ratio, size, console=Console()), image_size=size)
+
+
+def vit_macs(
+    *,
+    depth: int,
+    dim: int,
+    patches: int,
+    patch_size: int,
+    classes: int,
+    kept: int | None = None,
+    prefix: int = 1,
+    mlp_ratio: float = 4.0,
+    channels: int = 3,
+) -> float:
+    """Multiply-accumulates of a plain vision transformer's forward, in closed form (arXiv 2306.11339).
+
+    `depth ((4 + 2 mlp_ratio) N D^2 + 2 N^2 D) + patches channels patch_size^2 D + classes D` with N = prefix + kept.
+    All patches are embedded in it, as published implementations do.
+    """
+    tokens = prefix + (patches if kept is None else kept)
+    blocks = depth * ((4 + 2 * mlp_ratio) * tokens * dim**2 + 2 * tokens**2 * dim)
+    return blocks + patches * channels * patch_size**2 * dim + classes * dim
 
 
 @pytest.mark.parametrize(

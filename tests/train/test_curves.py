@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vtk_cli.errors import UserError
-from vtk_cli.train.curves import Row, draw_class_bars, draw_confusion, draw_training, read_metrics
+from vtk_cli.train.curves import Row, draw_class_bars, draw_confusion, draw_training
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -61,22 +59,6 @@ def test_gaps_single_epochs_and_rows_of_updates_are_drawn(tmp_path: Path) -> Non
 def test_nothing_is_drawn_before_the_first_epoch(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no epoch has ended"):
         draw_training(tmp_path / "t", [{"step": 1, "loss": 0.1, "lr": 0.1}], title="t")
-
-
-def test_metrics_are_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows(3)))
-    assert read_metrics(path) == rows(3)
-
-
-@pytest.mark.parametrize("line", ["{", "[1]", "7"])
-def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"epoch": 1}\n' + line + "\n")
-    with pytest.raises(UserError, match=r"metrics.jsonl:2: is not a line of metrics"):
-        read_metrics(path)
-    with pytest.raises(UserError, match="cannot be read"):
-        read_metrics(tmp_path / "none.jsonl")
 
 
 def test_classes_are_sorted_from_the_worst(tmp_path: Path) -> None:

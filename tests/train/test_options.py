@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from vtk_cli.engine.run_config import RunConfig
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
 from vtk_cli.options import RUN_CONFIG, option_fields, read_config
-from vtk_cli.train.image_options import worker_count
 from vtk_cli.train.options import DIGITS_MODEL_ARGS, TrainOptions
 from vtk_cli.train.recipes import RECIPES
 

@@ -93,9 +93,12 @@ def save_official(path: Path, state: Mapping[str, Tensor], config: DetectorConfi
 
     Raises:
         JobError: the disk is full.
-        UserError: the folder may not be written.
+        UserError: the folder may not be written, or the form, which holds tensors alone, cannot tell what they are of.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in to_official(state, config).items()}
+    differs = _differences(from_official(tensors, str(path)).config, config)
+    if differs:
+        raise UserError(f"the published form cannot tell: {'; '.join(differs)}", str(path), "keep that of vtk detect")
     with atomic_path(path) as temporary:
         torch.save({"model": tensors}, temporary)
 
@@ -146,7 +149,9 @@ def load_detector(network: Detector, saved: SavedDetector, classes: Classes, *, 
         UserError: another backbone, number of DET tokens, neck or decoder; or other classes without `reset_head`.
     """
     where = str(saved.path)
-    _refuse_other_size(network.config, saved.config, where)
+    differs = _differences(network.config, saved.config)
+    if differs:
+        raise UserError(f"is of another size: {'; '.join(differs)}", where, "choose the detector it was trained as")
     state, notes = dict(saved.state), []
     if reset_head:
         state = {name: tensor for name, tensor in state.items() if not is_of_classes(name)}
@@ -171,15 +176,15 @@ def load_detector(network: Detector, saved: SavedDetector, classes: Classes, *, 
             notes.append(f"{extra[:-1]} is not in the file and is new")
     if reset_head:
         state |= {name: tensor for name, tensor in own.items() if is_of_classes(name)}
-    differs = mismatch(network, state)
-    if differs:
-        raise UserError(differs, where, "name weights of the same detector")
+    misfit = mismatch(network, state)
+    if misfit:
+        raise UserError(misfit, where, "name weights of the same detector")
     network.load_state_dict(state)
     return notes
 
 
-def _refuse_other_size(wanted: DetectorConfig, have: DetectorConfig, where: str) -> None:
-    """One line for everything in which two detectors differ that has to be the same."""
+def _differences(wanted: DetectorConfig, have: DetectorConfig) -> list[str]:
+    """Everything in which two detectors differ that has to be the same."""
     differs = []
     for field in fields(DetectorConfig):
         here, there = getattr(wanted, field.name), getattr(have, field.name)
@@ -189,8 +194,7 @@ def _refuse_other_size(wanted: DetectorConfig, have: DetectorConfig, where: str)
                 differs.append(f"backbone {there.name}, not {here.name}")
         elif field.name not in _FREE and here != there:
             differs.append(f"{field.name.replace('_', ' ')} {_plain(there)}, not {_plain(here)}")
-    if differs:
-        raise UserError(f"is of another size: {'; '.join(differs)}", where, "choose the detector it was trained as")
+    return differs
 
 
 def _plain(value: Any) -> str:

@@ -7,6 +7,7 @@ comes out is measured as COCO does, saved and shown.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from vtk_cli.detect.trained import save_trained
 from vtk_cli.engine.devices import Precision, describe_device, resolve_precision
 from vtk_cli.engine.distributed import World, join_world, shared_run_folder
 from vtk_cli.engine.loop import FitResult, fit
-from vtk_cli.engine.metrics import Row
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.errors import ExitCode, JobError
+from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.models.names import file_metadata
 
 RESULTS = "results.json"
@@ -93,7 +94,7 @@ def fitted(options: TrainOptions, training: Training, run: RunFolder, console: C
             seed=options.seed,
             scheduler=training.scheduler,
             evaluate=None if training.validation is None else lambda model: _measured(training, model).scalars(),
-            after_epoch=_BestWeights(options, training, run.path / BEST),
+            after_epoch=BestWeights(run.path / BEST, "ap", partial(_save, options, training)),
             checkpoints=run.checkpoints,
             metrics=run.path / "metrics.jsonl",
             console=console,
@@ -170,9 +171,9 @@ def _conclude(
 ) -> None:
     """Save the weights, write the pages and pictures, tell the result."""
     note = {"epoch": str(training.plan.epochs)}
-    _save(options, training, run.path / LAST, _detector(result.model), note)
+    _save(options, training, run.path / LAST, result.model, note)
     if result.ema is not None:
-        _save(options, training, run.path / EMA, _detector(result.ema), note)
+        _save(options, training, run.path / EMA, result.ema, note)
     if outcome.last is not None:
         write_results(run.path / RESULTS, outcome.last.detections, training.data.train.category_ids)
     rows = [] if outcome.last is None else number_rows(outcome.last)
@@ -218,38 +219,10 @@ def _conclude(
     console.emit(summary)
 
 
-class _BestWeights:
-    """Keeps the weights of the epoch with the highest AP, first of equals.
-
-    The file itself says of which epoch it is and how good that was, so that a run that goes on, or makes some epochs
-    again, keeps the same.
-    """
-
-    def __init__(self, options: TrainOptions, training: Training, path: Path) -> None:
-        self._options, self._training, self._path = options, training, path
-
-    def __call__(self, row: Row, model: nn.Module, averaged: nn.Module | None) -> None:
-        found = [
-            (float(row[f"{prefix}ap"] or 0.0), one)
-            for prefix, one in (("", model), ("ema_", averaged))
-            if one is not None and row.get(f"{prefix}ap") is not None
-        ]
-        if not found:
-            return
-        value, best = max(found, key=lambda pair: pair[0])
-        epoch = int(row["epoch"] or 0)
-        before = file_metadata(self._path) if self._path.exists() else {}
-        if before and int(before["epoch"]) < epoch and float(before["ap"]) >= value:
-            return
-        if before and int(before["epoch"]) > epoch:
-            return  # of an epoch that a killed run has made already, and will make again
-        _save(self._options, self._training, self._path, _detector(best), {"epoch": str(epoch), "ap": repr(value)})
-
-
-def _save(options: TrainOptions, training: Training, path: Path, network: Detector, note: dict[str, str]) -> None:
+def _save(options: TrainOptions, training: Training, path: Path, model: nn.Module, note: dict[str, str]) -> None:
     save_trained(
         path,
-        network.state_dict(),
+        _detector(model).state_dict(),
         config=training.config,
         classes=training.data.classes,
         preprocessing=training.preprocessing,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ SCENES_MODEL = "vidt-micro"
 DEFAULT_MODEL = "vidt-plus-tiny"
 """The smallest detector of today's form whose backbone timm publishes weights for."""
 NONE, IMAGENET = "none", "imagenet"
-_MOST_WORKERS = 8
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -224,8 +222,3 @@ class TrainOptions(DataOptions, NetworkOptions, InputOptions, LossOptions, Optim
             raise UserError("there is no classifier to replace", "--reset-head", fix)
         if self.min_lr > self.lr:
             raise UserError(f"{self.min_lr:g} is above the learning rate {self.lr:g}", "--min-lr", "give a lower one")
-
-
-def worker_count(asked: int | None) -> int:
-    """How many processes read images: as many as asked for, else one a core and at most 8."""
-    return min(_MOST_WORKERS, os.cpu_count() or 1) if asked is None else asked

@@ -20,7 +20,7 @@ from vtk_cli.detect.network import build_detector
 from vtk_cli.detect.objective import Objective
 from vtk_cli.detect.official_keys import is_official
 from vtk_cli.detect.optimisation import CosineRate, build_optimizer, parameter_groups
-from vtk_cli.detect.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, TrainOptions, worker_count
+from vtk_cli.detect.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, TrainOptions
 from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.detect.samples import Mixing, TrainingImages, Transform
 from vtk_cli.detect.trained import open_trained, weights_file
@@ -30,6 +30,7 @@ from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import EqualEpochs, PlainAtLast, equal_epochs
 from vtk_cli.engine.loop import Plan
 from vtk_cli.engine.seeds import seed_everything
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import read_state_dict
@@ -183,10 +184,9 @@ def _starting_detector(options: TrainOptions, data: Data, console: Console) -> t
         for note in notes:
             console.note(f"{saved.path}: {note}")
         return name, network, str(saved.path)
-    if options.reset_head:
-        raise UserError("holds no detector, whose classifier could be replaced", str(file), "leave out --reset-head")
     has_published = config.backbone.name in TIMM_BACKBONES
-    if file is None and options.weights is None and not has_published and config.backbone != BACKBONES["micro"]:
+    is_micro = config.backbone.name == BACKBONES["micro"].name
+    if file is None and options.weights is None and not (has_published or is_micro):
         console.note(
             f"timm publishes no weights for {config.backbone.name}: it starts from nothing; see --weights FILE"
         )
@@ -197,6 +197,8 @@ def _starting_detector(options: TrainOptions, data: Data, console: Console) -> t
         load_backbone(network.backbone, found.path)
         return name, network, f"ImageNet weights of its backbone ({found.source})"
     load_backbone(network.backbone, file)
+    if options.reset_head:  # as the recipe for weights of a detector says
+        console.note(f"{file}: holds a backbone alone, so all else is new; --recipe paper is the training from there")
     return name, network, f"ImageNet weights of its backbone ({file})"
 
 

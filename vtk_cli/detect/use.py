@@ -12,13 +12,14 @@ from vtk_cli.detect.configurations import Classes
 from vtk_cli.detect.exporting import export_detector
 from vtk_cli.detect.inference import EvaluationBatches, Inference
 from vtk_cli.detect.job import measured, measures_masks
-from vtk_cli.detect.options import SCENES, worker_count
+from vtk_cli.detect.options import SCENES
 from vtk_cli.detect.prediction import Predictor, Shown, Wanted, predict, prediction_rows, predictions_json
 from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.detect.report import CLASS_COLUMNS, class_rows, number_rows, write_evaluation
 from vtk_cli.detect.trained import Trained, open_trained, save_trained
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.distributed import World
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from signal import Signals
@@ -22,10 +21,10 @@ from torch import nn
 from vtk_cli.console import Console, Progress
 from vtk_cli.engine.batches import Batches
 from vtk_cli.engine.checkpoint import latest_checkpoint, save_checkpoint
-from vtk_cli.engine.devices import Precision
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter, Mean
 from vtk_cli.engine.metrics import MetricsLog, Row
+from vtk_cli.engine.plan import FitResult, Plan
 from vtk_cli.engine.seeds import preserved_rng, restore_rng_state, rng_state, sample_seed, seed_everything
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.engine.throughput import Throughput
@@ -45,71 +44,6 @@ BEAT_SECONDS = 1.0
 
 _BEAT_UPDATES = 256
 _SHOW_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to train.
-
-    Args:
-        epochs: passes over the data.
-        accumulate: batches whose gradients make one update; weighted by their samples, so that the update is that of
-            one batch as large as all of them (but for batch normalisation).
-        clip_norm: the gradient's largest 2-norm; None leaves it.
-        ema_decay: decay of the exponential moving average of the weights; None keeps none.
-        precision: of the forward pass.
-        checkpoint_steps: save after every so many updates; None leaves it to the clock.
-        checkpoint_seconds: save when the last save is so long ago.
-        evaluate_epochs: evaluate after every so many epochs, and after the last.
-        log_steps: write the mean loss of every so many updates to `metrics`, besides the row of every epoch.
-
-    Raises:
-        UserError: a value is out of range.
-    """
-
-    epochs: int
-    accumulate: int = 1
-    clip_norm: float | None = None
-    ema_decay: float | None = None
-    precision: Precision = "fp32"
-    checkpoint_steps: int | None = None
-    checkpoint_seconds: float = 120.0
-    evaluate_epochs: int = 1
-    log_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "accumulate", "checkpoint_steps", "evaluate_epochs", "log_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UserError(f"clip_norm must be above 0, not {self.clip_norm}")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise UserError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What came out.
-
-    Args:
-        model: the trained model: the object that was given.
-        ema: the model with averaged weights, if the plan asked for it.
-        steps: updates made, in all sittings together.
-        metrics: the last epoch's row.
-        history: every row of `metrics.jsonl`.
-        images_per_second: samples a second over all processes in this sitting, evaluation and saving left out; None
-            where there was no update left to make.
-        train_seconds: seconds in updates in this sitting.
-    """
-
-    model: nn.Module
-    ema: nn.Module | None
-    steps: int
-    metrics: Row
-    history: tuple[Row, ...]
-    images_per_second: float | None
-    train_seconds: float
 
 
 def fit(
@@ -381,7 +315,12 @@ class _Loop:
         }
 
     def restore(self, console: Console) -> None:
-        """Go on from the newest whole checkpoint, or start with an empty log where there is none."""
+        """Go on from the newest whole checkpoint, or start with an empty log where there is none.
+
+        Raises:
+            JobError: the processes find different checkpoints.
+            UserError: the checkpoint is of another model or plan.
+        """
         found = None if self.checkpoints is None else latest_checkpoint(self.checkpoints, console)
         steps = self.world.gather(None if found is None else found[0])
         if len(set(steps)) > 1:

@@ -1,4 +1,4 @@
-"""How a data worker behaves when the whole process group is told to stop.
+"""How many processes read images, and how one behaves when the whole process group is told to stop.
 
 The scheduler, `timeout` and Ctrl-C send their signal to the workers too. The main process still needs its batches to
 finish the step, and it is the one that decides when to end.
@@ -9,6 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+
+_MOST = 8
+
+
+def worker_count(asked: int | None) -> int:
+    """How many processes read images: as many as asked for, else one a core and at most 8."""
+    return min(_MOST, os.cpu_count() or 1) if asked is None else asked
 
 
 def outlive_stop_signals(worker: int) -> None:  # noqa: ARG001

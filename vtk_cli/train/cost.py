@@ -43,39 +43,6 @@ class StepCost:
         return f"activations peak in the {peak} forward; the two graphs are never kept together"
 
 
-def vit_macs(
-    *,
-    depth: int,
-    dim: int,
-    patches: int,
-    patch_size: int,
-    classes: int,
-    kept: int | None = None,
-    prefix: int = 1,
-    mlp_ratio: float = 4.0,
-    channels: int = 3,
-) -> float:
-    """Multiply-accumulates of a plain vision transformer's forward, in closed form.
-
-    `depth ((4 + 2 mlp_ratio) N D^2 + 2 N^2 D) + patches channels patch_size^2 D + classes D` with N = prefix + kept.
-    All patches are embedded in it, as published implementations do; ours embeds the kept ones alone.
-
-    Args:
-        depth: blocks.
-        dim: D, width of a token.
-        patches: of an image.
-        patch_size: side of one, in pixels.
-        classes: of the classifier.
-        kept: patches that enter the blocks; all if None.
-        prefix: class and register tokens.
-        mlp_ratio: width of the MLP over D.
-        channels: of the image.
-    """
-    tokens = prefix + (patches if kept is None else kept)
-    blocks = depth * ((4 + 2 * mlp_ratio) * tokens * dim**2 + 2 * tokens**2 * dim)
-    return blocks + patches * channels * patch_size**2 * dim + classes * dim
-
-
 def measured_macs(classifier: Classifier, image_size: int, draw: SubDraw | None = None) -> int:
     """Multiply-accumulates of one image's forward: matrix products, convolutions and attention.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vtk_cli.errors import UserError
 from vtk_cli.reports.plots import FAINT, INK, PALETTE, SOFT, Picture, axes_in_inches, save, style, write_titles
 from vtk_cli.train.accuracy import Floats, Ints, most_confused
 
@@ -63,28 +61,6 @@ _PANELS = (
     ),
     _Panel("learning rate", {"lr": "learning rate"}),
 )
-
-
-def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """The rows of a `metrics.jsonl`.
-
-    Raises:
-        UserError: the file is missing or a line is not a JSON object.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("the metrics cannot be read", str(path), str(error)) from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError("is not a line of metrics", f"{path}:{number}", "train again, or mend the line") from error
-        if not isinstance(row, dict):
-            raise UserError("is not a line of metrics", f"{path}:{number}", "train again, or mend the line")
-        rows.append(row)
-    return rows
 
 
 def draw_training(path: Path, rows: Sequence[Row], *, title: str, subtitle: str = "") -> Picture:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from vtk_cli.options import RunOptions, option
 
 VERBS = ("eval", "predict", "export", "recipes")
 NO_POLICY = "none"
-_MOST_WORKERS = 8
 
 
 def _complete_data(incomplete: str) -> list[str]:
@@ -127,8 +125,3 @@ def parse_eval_sets(entries: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"{entry!r} {what}", "--eval-set", "write e.g. --eval-set v2=imagenet-v2/")
         sets[name] = Path(path)
     return sets
-
-
-def worker_count(asked: int | None) -> int:
-    """How many processes read images: as many as asked for, else one a core and at most 8."""
-    return min(_MOST_WORKERS, os.cpu_count() or 1) if asked is None else asked

@@ -17,14 +17,15 @@ from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.update import Clock
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
+from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.train.byproduct_check import check_byproducts
 from vtk_cli.train.cost import StepCost, step_cost
 from vtk_cli.train.eval_sets import score_sets
 from vtk_cli.train.evaluation import evaluate
-from vtk_cli.train.image_options import worker_count
-from vtk_cli.train.kept_weights import BestWeights, classifier_of, save_weights
+from vtk_cli.train.kept_weights import best_weights, classifier_of, save_weights
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.outcome import Outcome, show_outcome
 from vtk_cli.train.plan import show_plan, tell_cost
@@ -37,7 +38,13 @@ _PULLED = 16
 
 
 def train_network(options: TrainOptions, console: Console) -> ExitCode:
-    """Train: the whole command, or its plan."""
+    """Train: the whole command, or its plan.
+
+    Raises:
+        UserError: options, data, network and run folder do not go together.
+        JobError: the loss is not finite, or the disk is full; the last checkpoint stays.
+        Preempted, KeyboardInterrupt: a signal came; the state is saved.
+    """
     with join_world(options.device) as world:
         face = console if world.is_main else Console(quiet=True)
         training = prepare(options, open_data(options, face), world, face)
@@ -59,7 +66,7 @@ def train_network(options: TrainOptions, console: Console) -> ExitCode:
             ),
         ) as run:
             tell_cost(training, cost, face)
-            best = BestWeights(options, training, run.path / BEST)
+            best = best_weights(options, training, run.path / BEST)
             result = _fit(options, training, best, run, face)
             outcome = _measure(options, training, cost=cost, result=result, best=best, console=face)
             world.on_main(lambda: _conclude(options, training, outcome, run, face))
@@ -67,7 +74,11 @@ def train_network(options: TrainOptions, console: Console) -> ExitCode:
 
 
 def check_byproducts_only(options: TrainOptions, console: Console) -> ExitCode:
-    """Look at the byproducts and stop: coverage, where the points lie, a sheet of augmented images."""
+    """Look at the byproducts and stop: coverage, where the points lie, a sheet of augmented images.
+
+    Raises:
+        UserError: there are none, or they do not fit the images.
+    """
     data = open_data(options, console)
     if data.byproducts is None or data.points is None:
         raise UserError("there are no byproducts", "--ab-check", "give --byproducts FILE")

@@ -54,7 +54,13 @@ def relaxed_target(logits: Tensor, kind: LossKind) -> Tensor:
 
 
 def point_loss(
-    predicted: Tensor, points: Tensor, present: Tensor, beta: float = 1.0, share: Tensor | None = None
+    predicted: Tensor,
+    points: Tensor,
+    present: Tensor,
+    beta: float = 1.0,
+    *,
+    share: Tensor | None = None,
+    count: Tensor | None = None,
 ) -> Tensor:
     """The byproduct regression R: `sum(present * smoothL1(predicted - points)) / max(1, sum(present))`.
 
@@ -65,13 +71,14 @@ def point_loss(
         present: (B, P) bool or of zeros and ones.
         beta: where smoothL1 turns from quadratic to linear, above 0.
         share: (B,) in [0, 1], the coefficient with which each sample's term counts after mixing; 1 if None.
+        count: what the sum is divided by, where it is not this batch's `max(1, sum(present))`.
     """
     distance = F.smooth_l1_loss(_full(predicted), _full(points), reduction="none", beta=beta).sum(dim=-1)
     weight = present.to(distance.dtype)
     terms = weight * distance
     if share is not None:
         terms = terms * share.to(distance.dtype)[:, None]
-    return terms.sum() / weight.sum().clamp(min=1)
+    return terms.sum() / (weight.sum().clamp(min=1) if count is None else count)
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.engine.seeds import preserved_rng, sample_rng, sample_seed
 from vtk_cli.engine.update import Clock, gradients_stay_here
@@ -134,12 +136,12 @@ class Objective:
         mixed = self._prepared(batch, clock)
         if self._sub is None:
             logits, points = model(mixed.images)
-            yield self._class_loss(logits, mixed.targets) + self._point_term(points, mixed.points)
+            yield self._class_loss(logits, mixed.targets) + self._point_term(model, points, mixed.points)
             return
         term, draw = self._sub, self._draw(self._sub, mixed.images, clock)
         with nullcontext() if term.fused else gradients_stay_here(model):
             logits, points = model(mixed.images)
-            loss = (self._class_loss(logits, mixed.targets) + self._point_term(points, mixed.points)) / 2
+            loss = (self._class_loss(logits, mixed.targets) + self._point_term(model, points, mixed.points)) / 2
             taught = self._taught(term.target, logits, mixed.targets)
             anchors = None if points is None else points.detach()
             if not term.fused:
@@ -147,7 +149,7 @@ class Objective:
                 yield loss
                 loss = loss.new_zeros(())
         logits, points = model(mixed.images, draw)
-        yield loss + (self._class_loss(logits, taught) + self._sub_point_term(points, anchors, mixed.points)) / 2
+        yield loss + (self._class_loss(logits, taught) + self._sub_point_term(model, points, anchors, mixed.points)) / 2
 
     def normalised(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) float32, mean and standard deviation taken out of uint8 images."""
@@ -175,7 +177,10 @@ class Objective:
         with preserved_rng():
             logits, points = classifier(mixed.images)
         weights = [weight for weight in classifier.parameters() if weight.requires_grad]
-        losses = self._class_loss(logits, mixed.targets), torch.as_tensor(self._point_term(points, mixed.points))
+        losses = (
+            self._class_loss(logits, mixed.targets),
+            torch.as_tensor(self._point_term(classifier, points, mixed.points)),
+        )
         found = (torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) for loss in losses)
         shared = [pair for pair in zip(*found, strict=True) if pair[0] is not None and pair[1] is not None]
         norms = [float(nn.utils.get_total_norm(gradients)) for gradients in zip(*shared, strict=True)]
@@ -206,14 +211,14 @@ class Objective:
         relaxed = relaxed_target(logits, self._kind)
         return relaxed if target == "relaxed" else (relaxed + targets) / 2
 
-    def _point_term(self, predicted: Tensor | None, known: MixedPoints | None) -> Tensor | float:
+    def _point_term(self, model: nn.Module, predicted: Tensor | None, known: MixedPoints | None) -> Tensor | float:
         """`lambda R`, of a mixture `lambda (l R_a + (1 - l) R_b)`."""
         if predicted is None:
             return 0.0
         if known is None or self._points is None:
             return _unused(predicted)
         terms = [
-            point_loss(predicted, points, present, self._points.beta, share)
+            point_loss(predicted, points, present, self._points.beta, share=share, count=_counted(model, present))
             for points, present, share in zip(
                 known.points.unbind(1), known.present.unbind(1), known.share.unbind(1), strict=True
             )
@@ -221,23 +226,34 @@ class Objective:
         return self._point_weight * (terms[0] + terms[1])
 
     def _sub_point_term(
-        self, predicted: Tensor | None, main: Tensor | None, known: MixedPoints | None
+        self, model: nn.Module, predicted: Tensor | None, main: Tensor | None, known: MixedPoints | None
     ) -> Tensor | float:
         """The sub-model's `lambda R`; `main` (B, P, 2) is the main model's prediction, detached."""
         if predicted is None or main is None or self._points is None:
             return 0.0
         if self._points.sub == "label":
-            return self._point_term(predicted, known)
+            return self._point_term(model, predicted, known)
         if self._points.sub == "none" or known is None:
             return _unused(predicted)
         seen = known.present.amax(dim=1)
-        return self._point_weight * point_loss(predicted, main, seen, self._points.beta)
+        return self._point_weight * point_loss(predicted, main, seen, self._points.beta, count=_counted(model, seen))
 
 
 def _point_scale(points: PointTerm, kind: LossKind, classes: int) -> float:
     if points.scale is not None:
         return points.scale
     return 1 / classes if kind == "bce" else 1.0
+
+
+def _counted(model: nn.Module, present: Tensor) -> Tensor:
+    """Over how many points R is a mean: among several processes each one's equal share of all, for their gradients are
+    averaged, and the mean is to be that of the whole batch.
+    """
+    count = present.float().sum()
+    if not isinstance(model, DistributedDataParallel):
+        return count.clamp(min=1)
+    dist.all_reduce(count)
+    return count.clamp(min=1) / dist.get_world_size()
 
 
 def _unused(predicted: Tensor) -> Tensor:

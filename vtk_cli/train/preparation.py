@@ -17,12 +17,13 @@ from vtk_cli.engine.batches import LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, Scheduler
 from vtk_cli.engine.seeds import seed_everything
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
 from vtk_cli.models.zoo import Network, PixelConfig
 from vtk_cli.train.classifier import Classifier
 from vtk_cli.train.eval_sets import open_sets
 from vtk_cli.train.evaluation import EvaluationBatches, evaluation_transform
-from vtk_cli.train.image_options import NO_POLICY, worker_count
+from vtk_cli.train.image_options import NO_POLICY
 from vtk_cli.train.input_check import require_batch, require_size
 from vtk_cli.train.mixing import Mixer
 from vtk_cli.train.network_to_train import network_to_train
