@@ -25,6 +25,7 @@ from vtk_cli.engine.distributed import World, join_world, shared_run_folder
 from vtk_cli.engine.loop import FitResult
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, LAST
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import make_folder, write_json
 from vtk_cli.options import flag_name, option_fields
@@ -33,7 +34,7 @@ from vtk_cli.segment.labelling import PSEUDO, ROUGH, UNRESOLVED, point_settings,
 from vtk_cli.segment.looking import Looker
 from vtk_cli.segment.merging import write_merged
 from vtk_cli.segment.network import SOLOv2, parameter_count
-from vtk_cli.segment.options import SegmentOptions, worker_count
+from vtk_cli.segment.options import SegmentOptions
 from vtk_cli.segment.preparation import Training, prepare, starting_network
 from vtk_cli.segment.pseudo_labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
 from vtk_cli.segment.refine_checkpoint import read_refiner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ SCENES = "digits-coco"
 SCENES_MODEL, DEFAULT_MODEL = "solov2-micro", "solov2-r50"
 NONE, IMAGENET = "none", "imagenet"
 StageName = Literal["teacher", "pseudo", "rough", "refine", "merge", "student"]
-_MOST_WORKERS = 8
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -243,8 +241,3 @@ class SegmentOptions(LabelOptions, NetworkOptions, TrainingOptions, PseudoOption
             raise UserError(f"{', '.join(self.rough_at)} are not two shares", "--rough-at", "give two between 0 and 1")
         if self.reset_head and self.weights in {"auto", NONE, IMAGENET}:
             raise UserError("there is no classifier to replace", "--reset-head", "name weights with --weights FILE")
-
-
-def worker_count(asked: int | None) -> int:
-    """How many processes read images: as many as asked for, else one a core and at most 8."""
-    return min(_MOST_WORKERS, os.cpu_count() or 1) if asked is None else asked

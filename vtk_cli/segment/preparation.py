@@ -16,6 +16,7 @@ from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import EqualEpochs, equal_epochs
 from vtk_cli.engine.loop import Plan
 from vtk_cli.engine.seeds import seed_everything
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.segment.augmentation import augmentation
 from vtk_cli.segment.backbone import MicroBackbone, backbone_file, load_backbone
 from vtk_cli.segment.checkpoint import SavedSegmenter, read_segmenter, start_from
@@ -23,7 +24,7 @@ from vtk_cli.segment.configurations import MICRO_BACKBONE, Role, SegmenterConfig
 from vtk_cli.segment.inputs import classes_of
 from vtk_cli.segment.network import SOLOv2
 from vtk_cli.segment.objective import SegmentObjective, as_published
-from vtk_cli.segment.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, SegmentOptions, worker_count
+from vtk_cli.segment.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, SegmentOptions
 from vtk_cli.segment.samples import Collate, TrainingImages
 from vtk_cli.segment.schedules import Length, Rate, one_cycle, parameter_groups, stepwise
 from vtk_cli.segment.targets import one_mask_a_cell

@@ -24,13 +24,14 @@ from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.metrics import Row
 from vtk_cli.engine.run_weights import BEST
 from vtk_cli.engine.seeds import seed_everything
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_json
 from vtk_cli.models.names import parse_network
 from vtk_cli.models.published import timm_weights
 from vtk_cli.models.weights import read_state_dict
 from vtk_cli.segment.inputs import classes_of
-from vtk_cli.segment.options import NONE, SegmentOptions, worker_count
+from vtk_cli.segment.options import NONE, SegmentOptions
 from vtk_cli.segment.pseudo_labels import PseudoLabel, read_pseudo_labels
 from vtk_cli.segment.refine_checkpoint import SavedRefiner, save_refiner
 from vtk_cli.segment.refine_configurations import RefineConfig, refine_config

@@ -18,6 +18,7 @@ from vtk_cli.data.points import Classes
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.metrics import Row
 from vtk_cli.engine.run_weights import LAST
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.segment.augmentation import Resize
 from vtk_cli.segment.looking import (
     PUBLISHED_POINTS,
@@ -28,7 +29,7 @@ from vtk_cli.segment.looking import (
     normal_settings,
 )
 from vtk_cli.segment.network import SOLOv2
-from vtk_cli.segment.options import SegmentOptions, worker_count
+from vtk_cli.segment.options import SegmentOptions
 from vtk_cli.segment.points import prompts_of
 from vtk_cli.segment.preparation import Training
 from vtk_cli.segment.trained import save_trained

@@ -19,6 +19,7 @@ from vtk_cli.data.images import BrokenImage, decode_image
 from vtk_cli.data.inputs import find_inputs, is_video
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.distributed import join_world
+from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json
 from vtk_cli.options import RUN_CONFIG, read_config
@@ -36,7 +37,7 @@ from vtk_cli.segment.looking import (
     found_of_classes,
     normal_settings,
 )
-from vtk_cli.segment.options import SegmentOptions, StageName, worker_count
+from vtk_cli.segment.options import SegmentOptions, StageName
 from vtk_cli.segment.points import prompts_of
 from vtk_cli.segment.preview import Preview, export_labelme, write_preview
 from vtk_cli.segment.pseudo_labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
