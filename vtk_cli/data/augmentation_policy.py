@@ -148,7 +148,7 @@ class _Canvas:
         self, size: tuple[int, int], method: Image.Transform, data: Sequence[float], **keywords: Any
     ) -> PointedImage:
         if method != Image.Transform.AFFINE:
-            raise NotImplementedError(f"a point cannot be followed through {method!r}")
+            raise UserError(f"a point cannot be followed through {method!r}", "--auto-augment", "choose another policy")
         image = self.pointed.image.transform(size, method, data, **keywords)
         return self.pointed.moved(image, _through(self.pointed.points, data))
 
