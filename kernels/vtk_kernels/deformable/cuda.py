@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vtk_kernels.deformable import fixed_point
+from vtk_kernels.deformable.operators import operators
 
 Shapes = list[tuple[int, int]]
 CHANNELS = (8, 16, 32, 64, 128)
@@ -21,40 +22,6 @@ THREADS = 128
 _MOST_LEVELS = 8
 _SHARED_MEMORY = 48 * 1024
 _TYPES = {torch.float64: "double", torch.float32: "float", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-
-
-def sample_levels(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """As in `reference.py`. Raises: ValueError: D is not one of `CHANNELS`, or L * P is too large for shared memory."""
-    return _forward(value, shapes, None, locations, weights)
-
-
-def sample_levels_backward(
-    grad: Tensor, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor, deterministic: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As in `reference.py`."""
-    bound = fixed_point.bound_of_samples(grad, locations, weights) if deterministic else None
-    grad_value, _, grad_locations, grad_weights = _backward(grad, value, shapes, None, locations, weights, bound)
-    return grad_value, grad_locations, grad_weights
-
-
-def deformable_attention(value: Tensor, shapes: Shapes, reference: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
-    """As in `reference.py`. Raises as `sample_levels` does."""
-    return _forward(value, shapes, reference, offsets, logits)
-
-
-def deformable_attention_backward(
-    grad: Tensor,
-    value: Tensor,
-    shapes: Shapes,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    deterministic: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As in `reference.py`."""
-    bound = fixed_point.bound_of_attention(grad) if deterministic else None
-    grad_value, by_head, grad_offsets, grad_logits = _backward(grad, value, shapes, reference, offsets, logits, bound)
-    return grad_value, by_head.sum(2), grad_offsets, grad_logits
 
 
 def macros(dtype: torch.dtype, channels: int, coordinates: int, exact: bool) -> dict[str, str]:
@@ -139,3 +106,9 @@ def _kernel(name: str, device: int, dtype: torch.dtype, channels: int, coordinat
     options = ProgramOptions(arch=f"sm_{major}{minor}", std="c++17", define_macro=list(chosen.items()))
     source = (Path(__file__).parent / "cuda.cu").read_text(encoding="utf-8")
     return Program(source, "c++", options).compile("cubin").get_kernel(name)
+
+
+# Raises: ValueError: D is not one of `CHANNELS`, or L * P is too large for shared memory.
+sample_levels, sample_levels_backward, deformable_attention, deformable_attention_backward = operators(
+    _forward, _backward
+)

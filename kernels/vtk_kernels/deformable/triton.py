@@ -14,42 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vtk_kernels.deformable import fixed_point
+from vtk_kernels.deformable.operators import operators
 
 Shapes = list[tuple[int, int]]
-
-
-def sample_levels(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """As in `reference.py`."""
-    return _forward(value, shapes, None, locations, weights)
-
-
-def sample_levels_backward(
-    grad: Tensor, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor, deterministic: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As in `reference.py`."""
-    bound = fixed_point.bound_of_samples(grad, locations, weights) if deterministic else None
-    grad_value, _, grad_locations, grad_weights = _backward(grad, value, shapes, None, locations, weights, bound)
-    return grad_value, grad_locations, grad_weights
-
-
-def deformable_attention(value: Tensor, shapes: Shapes, reference: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
-    """As in `reference.py`."""
-    return _forward(value, shapes, reference, offsets, logits)
-
-
-def deformable_attention_backward(
-    grad: Tensor,
-    value: Tensor,
-    shapes: Shapes,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    deterministic: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As in `reference.py`."""
-    bound = fixed_point.bound_of_attention(grad) if deterministic else None
-    grad_value, by_head, grad_offsets, grad_logits = _backward(grad, value, shapes, reference, offsets, logits, bound)
-    return grad_value, by_head.sum(2), grad_offsets, grad_logits
 
 
 def _forward(value: Tensor, shapes: Shapes, reference: Tensor | None, places: Tensor, scores: Tensor) -> Tensor:
@@ -271,3 +238,8 @@ def backward_kernel(  # noqa: PLR0915 (one kernel is one function)
     if COORDINATES:
         changes = tile * (changes - tl.sum(tile * changes, 1)[:, None])
     tl.store(grad_scores + table, changes, inside)
+
+
+sample_levels, sample_levels_backward, deformable_attention, deformable_attention_backward = operators(
+    _forward, _backward
+)
