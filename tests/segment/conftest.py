@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vtk_cli.segment.configurations import LevelConfig, SegmenterConfig, segmenter_config
-from vtk_cli.segment.network import SOLOv2
-from vtk_cli.segment.predictions import LevelOutput, Outputs, Target, tight_boxes
-from vtk_cli.segment.targets import assign, mass_centres, on_mask_cells
+from vtk_cli.segment.solov2.configurations import LevelConfig, SegmenterConfig, segmenter_config
+from vtk_cli.segment.solov2.network import SOLOv2
+from vtk_cli.segment.solov2.predictions import LevelOutput, Outputs, Target, tight_boxes
+from vtk_cli.segment.solov2.targets import assign, mass_centres, on_mask_cells
 
 SURE = 20.0
 

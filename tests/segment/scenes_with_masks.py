@@ -12,7 +12,7 @@ from vtk_cli.data.detection.outlines import Bools, outline_of_mask
 from vtk_cli.data.detection.reading import Annotated, record_of
 from vtk_cli.data.detection.records import DetectionSet, ImageRecord
 from vtk_cli.data.points.records import Classes, PointImage, PointSet
-from vtk_cli.segment.pseudo_labels import PseudoLabel
+from vtk_cli.segment.pseudo.labels import PseudoLabel
 
 CLASSES = Classes(("cat", "dog"), (3, 7))
 

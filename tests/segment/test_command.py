@@ -14,7 +14,7 @@ from vtk_cli.app import main
 from vtk_cli.console import Console
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.files import CACHE_VARIABLE
-from vtk_cli.segment.labelling import PSEUDO, ROUGH, UNRESOLVED
+from vtk_cli.segment.pseudo.labelling import PSEUDO, ROUGH, UNRESOLVED
 from vtk_cli.segment.stages import RECORD, STAGES
 
 Call = Callable[..., tuple[int, str, str]]

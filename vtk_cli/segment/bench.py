@@ -15,11 +15,17 @@ from torch import Tensor
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device
 from vtk_cli.reports.evidence import BenchRow
-from vtk_cli.segment.configurations import segmenter_config
-from vtk_cli.segment.network import SOLOv2
-from vtk_cli.segment.padding import padded_size
-from vtk_cli.segment.point_inference import PointMasks, PointSettings, clicked_cells, covering_first, masks_at_points
-from vtk_cli.segment.predictions import Frame, LevelOutput, Outputs, PointPrompt
+from vtk_cli.segment.solov2.configurations import segmenter_config
+from vtk_cli.segment.solov2.network import SOLOv2
+from vtk_cli.segment.solov2.padding import padded_size
+from vtk_cli.segment.solov2.point_inference import (
+    PointMasks,
+    PointSettings,
+    clicked_cells,
+    covering_first,
+    masks_at_points,
+)
+from vtk_cli.segment.solov2.predictions import Frame, LevelOutput, Outputs, PointPrompt
 
 CLICKS = 100
 CLICKS_TARGET = 1 / 1.5

@@ -191,28 +191,28 @@ def preview(options: PreviewOptions, console: Console) -> ExitCode:
 
 def make_points(options: PointsOptions, console: Console) -> ExitCode:
     """Make clicks from masks: what a person would have clicked who draws none."""
-    from vtk_cli.segment.labels import points_from_masks
+    from vtk_cli.segment.labels.use import points_from_masks
 
     return points_from_masks(options, console)
 
 
 def make_split(options: SplitOptions, console: Console) -> ExitCode:
     """Part a data set into fully labelled and clicked images, by seed."""
-    from vtk_cli.segment.labels import split_data
+    from vtk_cli.segment.labels.use import split_data
 
     return split_data(options, console)
 
 
 def budget(options: BudgetOptions, console: Console) -> ExitCode:
     """What labels cost, and how many masks and clicks some hours suffice for."""
-    from vtk_cli.segment.labels import plan_budget
+    from vtk_cli.segment.labels.use import plan_budget
 
     return plan_budget(options, console)
 
 
 def import_labels(options: ImportOptions, console: Console) -> ExitCode:
     """Turn what a labelling tool exported into strong.json and weak.json."""
-    from vtk_cli.segment.labels import import_data
+    from vtk_cli.segment.labels.use import import_data
 
     return import_data(options, console)
 

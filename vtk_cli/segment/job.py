@@ -29,22 +29,22 @@ from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import make_folder, write_json
 from vtk_cli.options import flag_name, option_fields
-from vtk_cli.segment.inputs import open_strong
-from vtk_cli.segment.labelling import PSEUDO, ROUGH, UNRESOLVED, point_settings, write_pseudo, write_rough
-from vtk_cli.segment.looking import Looker
-from vtk_cli.segment.merging import write_merged
-from vtk_cli.segment.network import SOLOv2, parameter_count
+from vtk_cli.segment.labels.inputs import open_strong
+from vtk_cli.segment.labels.sources import ScenesCounts, Sources, common_folder, label_files, open_sources
 from vtk_cli.segment.options import SegmentOptions
-from vtk_cli.segment.preparation import Training, prepare, starting_network
-from vtk_cli.segment.pseudo_labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
-from vtk_cli.segment.refine_checkpoint import read_refiner
-from vtk_cli.segment.refining import CHOSEN, refine_data, refine_settings, refined, train_refiner
+from vtk_cli.segment.pseudo.labelling import PSEUDO, ROUGH, UNRESOLVED, point_settings, write_pseudo, write_rough
+from vtk_cli.segment.pseudo.labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
+from vtk_cli.segment.pseudo.looking import Looker
+from vtk_cli.segment.pseudo.merging import write_merged
+from vtk_cli.segment.refine.checkpoint import read_refiner
+from vtk_cli.segment.refine.stage import CHOSEN, refine_data, refine_settings, refined, train_refiner
 from vtk_cli.segment.report import Story, write_report
-from vtk_cli.segment.schedules import Length, student_length, teacher_length
-from vtk_cli.segment.sources import ScenesCounts, Sources, common_folder, label_files, open_sources
+from vtk_cli.segment.solov2.network import SOLOv2, parameter_count
 from vtk_cli.segment.stages import STAGES, Stage, StageInputs, dependents, finish_stage, forget_stage, is_done
-from vtk_cli.segment.teaching import CHECKPOINTS, METRICS, Measured, measured, snapshot, train
 from vtk_cli.segment.trained import open_trained
+from vtk_cli.segment.training.preparation import Training, prepare, starting_network
+from vtk_cli.segment.training.schedules import Length, student_length, teacher_length
+from vtk_cli.segment.training.teaching import CHECKPOINTS, METRICS, Measured, measured, snapshot, train
 
 REFINED, MERGED, STARTED = "refined.json", "merged.json", "started.json"
 _REFINING: tuple[Stage, ...] = ("rough", "refine")

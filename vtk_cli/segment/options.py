@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, option
-from vtk_cli.segment.configurations import SEGMENTERS
 from vtk_cli.segment.recipes import RECIPES
+from vtk_cli.segment.solov2.configurations import SEGMENTERS
 
 SCENES = "digits-coco"
 """The embedded dataset that stands in where no data is given."""

@@ -27,18 +27,18 @@ from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_js
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
-from vtk_cli.segment.budget import Contents, Timings, hours_of
 from vtk_cli.segment.job import REFINED, Job, make
-from vtk_cli.segment.labelling import PSEUDO, UNRESOLVED
+from vtk_cli.segment.labels.budget import Contents, Timings, hours_of
+from vtk_cli.segment.labels.sources import ScenesCounts, Sources, open_sources
 from vtk_cli.segment.options import SegmentOptions
-from vtk_cli.segment.preparation import prepare
-from vtk_cli.segment.preview import Preview, write_preview
-from vtk_cli.segment.pseudo_labels import mask_iou, read_pseudo_labels, read_unresolved
+from vtk_cli.segment.pseudo.labelling import PSEUDO, UNRESOLVED
+from vtk_cli.segment.pseudo.labels import mask_iou, read_pseudo_labels, read_unresolved
+from vtk_cli.segment.pseudo.preview import Preview, write_preview
 from vtk_cli.segment.recipes import RECIPES
-from vtk_cli.segment.schedules import student_length
-from vtk_cli.segment.sources import ScenesCounts, Sources, open_sources
 from vtk_cli.segment.stages import Stage
-from vtk_cli.segment.teaching import measured, train
+from vtk_cli.segment.training.preparation import prepare
+from vtk_cli.segment.training.schedules import student_length
+from vtk_cli.segment.training.teaching import measured, train
 
 _VERSION = 1
 """Raised when what is measured changes, so that kept results are not taken for it."""

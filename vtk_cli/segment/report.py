@@ -18,8 +18,8 @@ from vtk_cli.reports import page
 from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
 from vtk_cli.reports.curves import Curve, draw_curves
 from vtk_cli.reports.overlay import Mark, draw_overlay
-from vtk_cli.segment.sources import Sources
-from vtk_cli.segment.teaching import METRICS, Measured
+from vtk_cli.segment.labels.sources import Sources
+from vtk_cli.segment.training.teaching import METRICS, Measured
 
 PAGE = "report.html"
 CLASS_COLUMNS = ("class", "objects", "AP", "AP50", "AP75")

@@ -14,11 +14,11 @@ from vtk_cli.data.points import Classes
 from vtk_cli.engine.devices import Precision
 from vtk_cli.engine.run_weights import LAST
 from vtk_cli.errors import UserError
-from vtk_cli.segment.augmentation import Resize
-from vtk_cli.segment.checkpoint import SavedSegmenter, read_segmenter, save_segmenter
-from vtk_cli.segment.configurations import Role, SegmenterConfig
-from vtk_cli.segment.looking import Looker
-from vtk_cli.segment.network import SOLOv2
+from vtk_cli.segment.pseudo.looking import Looker
+from vtk_cli.segment.solov2.checkpoint import SavedSegmenter, read_segmenter, save_segmenter
+from vtk_cli.segment.solov2.configurations import Role, SegmenterConfig
+from vtk_cli.segment.solov2.network import SOLOv2
+from vtk_cli.segment.training.augmentation import Resize
 
 RUNS = Path("runs/segment-run")
 Which = Literal["student", "teacher"]

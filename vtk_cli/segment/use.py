@@ -24,11 +24,15 @@ from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json
 from vtk_cli.options import RUN_CONFIG, read_config
 from vtk_cli.segment.command import EvalOptions, PredictOptions, PreviewOptions, StageOptions
-from vtk_cli.segment.doubts import missing_clicks
-from vtk_cli.segment.inputs import classes_of, open_strong
 from vtk_cli.segment.job import REFINED, Job, forget, make
-from vtk_cli.segment.labelling import PSEUDO, UNRESOLVED
-from vtk_cli.segment.looking import (
+from vtk_cli.segment.labels.inputs import classes_of, open_strong
+from vtk_cli.segment.labels.points import prompts_of
+from vtk_cli.segment.labels.sources import common_folder, open_sources
+from vtk_cli.segment.options import SegmentOptions, StageName
+from vtk_cli.segment.pseudo.doubts import missing_clicks
+from vtk_cli.segment.pseudo.labelling import PSEUDO, UNRESOLVED
+from vtk_cli.segment.pseudo.labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
+from vtk_cli.segment.pseudo.looking import (
     PUBLISHED_POINTS,
     clicked_centroids,
     detections_of,
@@ -37,16 +41,12 @@ from vtk_cli.segment.looking import (
     found_of_classes,
     normal_settings,
 )
-from vtk_cli.segment.options import SegmentOptions, StageName
-from vtk_cli.segment.points import prompts_of
-from vtk_cli.segment.preview import Preview, export_labelme, write_preview
-from vtk_cli.segment.pseudo_labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
+from vtk_cli.segment.pseudo.preview import Preview, export_labelme, write_preview
 from vtk_cli.segment.report import CLASS_COLUMNS, class_rows, draw_found, number_rows, write_evaluation
-from vtk_cli.segment.samples import seen_image
-from vtk_cli.segment.sources import common_folder, open_sources
 from vtk_cli.segment.stages import dependents
-from vtk_cli.segment.teaching import Measured
 from vtk_cli.segment.trained import open_trained
+from vtk_cli.segment.training.samples import seen_image
+from vtk_cli.segment.training.teaching import Measured
 
 _LOCK = ".stage.lock"
 
