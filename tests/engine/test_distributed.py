@@ -147,6 +147,15 @@ def test_an_error_that_one_process_knows_of_is_raised_in_both(together: tuple[Pa
 
 
 @pytest.mark.slow
+def test_a_process_waits_for_the_first_longer_than_torch_would(tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    rendezvous = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    script = Path(__file__).with_name("late_worlds.py")
+    subprocess.run([*launch, *rendezvous, str(script), str(tmp_path)], env=environment(), check=True)
+    assert [(tmp_path / f"late-{rank}").read_text() for rank in range(2)] == ["done", "done"]
+
+
+@pytest.mark.slow
 def test_processes_of_a_slurm_step_find_each_other(tmp_path: Path) -> None:
     """What srun sets; here the step's first host is this machine."""
     processes = []

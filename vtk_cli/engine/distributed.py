@@ -11,7 +11,8 @@ import zlib
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,13 @@ from vtk_cli.errors import UserError, VtkError
 
 T = TypeVar("T")
 
+_PATIENCE = timedelta(days=30)
+"""How long a process waits for what another does by itself.
+
+Torch gives up after 10 minutes (NCCL) or 30 (gloo), and an evaluation on the first process alone may take longer. A
+process that died ends the others through their launcher.
+"""
+
 
 @dataclass(frozen=True)
 class World:
@@ -35,12 +43,14 @@ class World:
         size: how many processes there are on all machines.
         local_rank: the number on this machine.
         device: where this process computes.
+        patient: the group through which objects are exchanged, which waits as long as it takes; None: torch's own.
     """
 
     rank: int
     size: int
     local_rank: int
     device: torch.device
+    patient: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -57,7 +67,7 @@ class World:
         if self.size == 1:
             return value
         carrier = [value]
-        dist.broadcast_object_list(carrier, src=0)
+        dist.broadcast_object_list(carrier, src=0, group=self.patient)
         return carrier[0]
 
     def gather(self, value: T) -> list[T]:
@@ -65,7 +75,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[T] = [value] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.patient)
         return values
 
     def largest(self, *values: int) -> list[int]:
@@ -114,7 +124,8 @@ def join_world(device: str) -> Iterator[World]:
     found = Namespace(device=kind, dist_backend=None, dist_url=None)
     resolved = init_distributed_device(found)
     try:
-        yield World(found.rank, found.world_size, found.local_rank, resolved)
+        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        yield World(found.rank, found.world_size, found.local_rank, resolved, patient)  # type: ignore[arg-type]  # no int: all are in it
     finally:
         dist.destroy_process_group()
 
