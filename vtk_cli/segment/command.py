@@ -13,6 +13,7 @@ from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.segment.options import SegmentOptions, StageName
 
 _MODEL_HELP = "A run folder, a weight file of vtk segment, or published SOLOv2 weights (mmdet, AdelaiDet)."
+_ROUND_HELP = "Of a run of several rounds, which: round-2, ema-1 ... [default: the first]."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class StageOptions(SpeechOptions):
     redo: bool = option(
         False, "Make it again; what depends on it is made again afterwards.", panel="Stages", recorded=False
     )
+    round: str = option("", _ROUND_HELP, panel="Stages", metavar="NAME")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
 
 
@@ -31,6 +33,9 @@ class _UseOptions(SpeechOptions):
     """What everything that uses a trained network is told."""
 
     which: Literal["student", "teacher"] = option("student", "Of a run: whose weights.", panel="Network")
+    best: bool = option(
+        False, "Of a run: the weights that did best on its --val images, not those of the end.", panel="Network"
+    )
     size: int | None = option(
         None, "The shorter side of an image [default: as trained].", panel="Network", metavar="N", minimum=32
     )
@@ -71,6 +76,9 @@ class PredictOptions(_UseOptions):
     )
     conf: float = option(0.3, "Least score that is shown.", panel="Output", minimum=0, maximum=1)
     save_masks: bool = option(False, "A PNG a mask, white on black.", panel="Output")
+    save_txt: bool = option(
+        False, "A text file an image, in YOLO's format: class and polygon, in shares of the image.", panel="Output"
+    )
     out: Path = option(Path("predictions"), "Where the pictures and files go.", panel="Run", short="-o", metavar="DIR")
 
 
@@ -79,6 +87,7 @@ class PreviewOptions(SpeechOptions):
     """`vtk segment preview`."""
 
     run: Path | None = option(None, "The folder of a run.", positional=True, metavar="RUN")
+    round: str = option("", _ROUND_HELP, panel="Output", metavar="NAME")
     order: Literal["score", "iou", "flags"] = option("score", "Which labels come first.", panel="Output")
     count: int = option(96, "Labels that are shown at most.", panel="Output", minimum=1)
     missing: bool = option(

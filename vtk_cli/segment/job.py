@@ -2,7 +2,7 @@
 
 The teacher learns the fully labelled images; at the clicks it makes pseudo labels; states from the middle of its
 training make rough masks of the images whose masks are known, from which the MaskRefineNet learns to refine; refined
-labels and full ones are merged; the student learns from all of them.
+labels and full ones are merged; the student learns from all of them. Further rounds (`rounds.py`) do so again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vtk_cli.engine.devices import describe_device
 from vtk_cli.engine.distributed import World, join_world, shared_run_folder
 from vtk_cli.engine.loop import FitResult
 from vtk_cli.engine.run_folder import RunFolder
-from vtk_cli.engine.run_weights import BEST, LAST
+from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import make_folder, write_json
@@ -39,12 +39,13 @@ from vtk_cli.segment.pseudo.merging import write_merged
 from vtk_cli.segment.refine.checkpoint import read_refiner
 from vtk_cli.segment.refine.stage import CHOSEN, refine_data, refine_settings, refined, train_refiner
 from vtk_cli.segment.report import Story, write_report
+from vtk_cli.segment.rounds import Round, rounds_of, snapshot
 from vtk_cli.segment.solov2.network import SOLOv2, parameter_count
 from vtk_cli.segment.stages import STAGES, Stage, StageInputs, dependents, finish_stage, forget_stage, is_done
 from vtk_cli.segment.trained import open_trained
 from vtk_cli.segment.training.preparation import Training, prepare, starting_network
-from vtk_cli.segment.training.schedules import Length, student_length, teacher_length
-from vtk_cli.segment.training.teaching import CHECKPOINTS, METRICS, Measured, measured, snapshot, train
+from vtk_cli.segment.training.schedules import STATES, Length, student_length, teacher_length
+from vtk_cli.segment.training.teaching import CHECKPOINTS, METRICS, Measured, measured, train
 
 REFINED, MERGED, STARTED = "refined.json", "merged.json", "started.json"
 _REFINING: tuple[Stage, ...] = ("rough", "refine")
@@ -61,24 +62,25 @@ class Job:
     Args:
         options: of the job.
         sources: the images.
-        folder: of the run; each stage has one in it.
+        round: of labels; each stage has a folder in that of its round.
         world: this process among the others.
         console: shows the progress.
     """
 
     options: SegmentOptions
     sources: Sources
-    folder: Path
+    round: Round
     world: World
     console: Console
 
     def of(self, stage: Stage) -> Path:
         """The folder of a stage."""
-        return self.folder / stage
+        return self.round.folder / stage
 
     def stages(self) -> tuple[Stage, ...]:
         """Those that the options ask for, in order."""
-        wanted = STAGES[: STAGES.index(self.options.until) + 1]
+        until = STAGES.index(self.options.until)
+        wanted = tuple(stage for stage in self.round.stages if STAGES.index(stage) <= until)
         return wanted if self.options.refine else tuple(stage for stage in wanted if stage not in _REFINING)
 
     def inputs(self, stage: Stage) -> StageInputs:
@@ -91,14 +93,28 @@ class Job:
         workers = 0 if options.workers is None and options.on_scenes else worker_count(options.workers)
         return open_trained(file).looker(self.world.device, options.precision, workers)
 
+    @property
+    def student_start(self) -> Path | None:
+        """The weights that the student goes on from; None: as the options say of any network."""
+        before = self.round.labeller if self.options.student_start == "teacher" else None
+        return self.round.start or before
+
+    @property
+    def student_length(self) -> Length:
+        """How long the student is trained, and when its states are kept."""
+        options = self.options
+        steps = options.ema_steps if self.round.averaged and options.ema_steps else options.student_steps
+        length = student_length(steps)
+        return replace(length, snapshots=options.snapshots or STATES) if self.round.followed else length
+
     def _files(self, stage: Stage) -> dict[str, Path]:
         labels = dict(label_files(self.options, self.sources))
         strong, weak = (dict([item]) for item in labels.items())
-        teacher = {"the teacher": self.of("teacher") / LAST}
-        states = {f"state {number} of the teacher": self.of("teacher") / snapshot(number) for number in (1, 2)}
-        refiner = {"the MaskRefineNet": self.of("refine") / BEST} if self.options.refine else {}
+        teacher = {"the teacher": self.round.labeller}
+        states = {f"state {number} of the teacher": path for number, path in enumerate(self.round.states, 1)}
+        refiner = {"the MaskRefineNet": self.round.refiner} if self.options.refine else {}
         unresolved = {"unresolved clicks": self.of("pseudo") / UNRESOLVED} if self.options.ignore_unresolved else {}
-        start = teacher if self.options.student_start == "teacher" else {}
+        start = {} if self.student_start is None else {"the student's first weights": self.student_start}
         return {
             "teacher": strong,
             "pseudo": weak | teacher,
@@ -127,8 +143,10 @@ class Job:
             "student": training
             | {
                 name: getattr(options, name)
-                for name in ("student_steps", "student_lr", "student_warmup", "student_start", "ignore_unresolved")
-            },
+                for name in ("student_lr", "student_warmup", "student_start", "ignore_unresolved")
+            }
+            | {"student_steps": self.student_length.updates, "states kept": list(self.student_length.snapshots)}
+            | ({"ema_decay": options.ema_decay} if self.round.averaged else {}),
         }
         return known[stage]
 
@@ -154,23 +172,31 @@ def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts |
                 may_change=_MAY_CHANGE if options.out else (),
             ),
         ) as run:
-            job = Job(options, sources, run.path, world, face)
+            rounds = rounds_of(run.path, options)
             if options.redo is not None:
                 redone = options.redo
-                world.on_main(lambda: forget(job.folder, (redone, *dependents(redone))))
-            for stage in job.stages():
-                make(job, stage)
-            world.on_main(lambda: _conclude(job, run))
+                world.on_main(lambda: forget(rounds[0], redone, rounds[1:]))
+            jobs = [Job(options, sources, each, world, face) for each in rounds]
+            for job in jobs if options.until == STAGES[-1] else jobs[:1]:
+                for stage in job.stages():
+                    make(job, stage)
+            world.on_main(lambda: _conclude(jobs, run))
     return ExitCode.DONE
 
 
-def forget(folder: Path, stages: Sequence[Stage]) -> None:
-    """Take back that stages are done or begun; what they wrote stays until it is written anew."""
-    for stage in stages:
-        forget_stage(folder / stage)
-        shutil.rmtree(folder / stage / CHECKPOINTS, ignore_errors=True)
-        for name in (STARTED, METRICS, CHOSEN):
-            (folder / stage / name).unlink(missing_ok=True)
+def forget(here: Round, stage: Stage, later: Sequence[Round]) -> None:
+    """Take back that a stage is done or begun, and those that depend on it; what they wrote stays until written anew.
+
+    Args:
+        here: the round of the stage.
+        stage: the first that is forgotten.
+        later: the rounds after it, which are forgotten altogether.
+    """
+    for one in (stage, *dependents(stage)):
+        _forget(here.folder / one)
+    for each in later:
+        for one in each.stages:
+            _forget(each.folder / one)
 
 
 def make(job: Job, stage: Stage) -> None:
@@ -180,10 +206,11 @@ def make(job: Job, stage: Stage) -> None:
         UserError: it was begun or made from other inputs; the message names the stage to redo.
     """
     folder, inputs = job.of(stage), job.inputs(stage)
-    if job.world.on_main(lambda: is_done(folder, stage, inputs)):
-        job.console.note(f"{stage}: done before")
+    redo = _how_to_redo(job, stage)
+    if job.world.on_main(lambda: is_done(folder, stage, inputs, redo)):
+        job.console.note(f"{job.round.title(stage)}: done before")
         return
-    job.world.on_main(lambda: _begin(folder, stage, inputs))
+    job.world.on_main(lambda: _begin(folder, stage, inputs, redo))
     outputs = _MAKERS[stage](job, folder)
     job.world.on_main(lambda: finish_stage(folder, inputs, outputs))
 
@@ -198,14 +225,14 @@ def make_teacher(job: Job, folder: Path) -> list[str]:
 
 def make_pseudo(job: Job, folder: Path) -> list[str]:
     """The teacher's masks at the clicks."""
-    looker, settings = job.looker(job.of("teacher") / LAST), point_settings(job.options)
+    looker, settings = job.looker(job.round.labeller), point_settings(job.options)
     job.world.on_main(lambda: _nothing(write_pseudo(looker, job.sources.weak, settings, folder, job.console)))
     return [PSEUDO, UNRESOLVED]
 
 
 def make_rough(job: Job, folder: Path) -> list[str]:
     """Masks of two states of the teacher of the fully labelled images."""
-    lookers = [job.looker(job.of("teacher") / snapshot(number)) for number in (1, 2)]
+    lookers = [job.looker(state) for state in job.round.states]
     job.world.on_main(lambda: _nothing(write_rough(lookers, job.sources.strong, folder, job.console)))
     return [ROUGH]
 
@@ -224,22 +251,23 @@ def make_merge(job: Job, folder: Path) -> list[str]:
 
 def make_student(job: Job, folder: Path) -> list[str]:
     """Train the student on all images."""
-    options, start = job.options, None
-    if options.student_start == "teacher":
-        start = job.of("teacher") / LAST
+    options = job.options
+    if options.student_start == "teacher" and not job.round.averaged:
         job.console.note("the student starts from the teacher's weights, not as published, which takes far longer")
     training = prepare(
         options,
         merged_images(job.of("merge"), job.console),
         "student",
-        student_length(options.student_steps),
+        job.student_length,
         world=job.world,
         console=job.console,
-        start=start,
+        start=job.student_start,
         lost=_lost_clicks(job) if options.ignore_unresolved else None,
+        ema_decay=options.ema_decay if job.round.averaged else None,
     )
     _fit(job, training, folder)
-    return [LAST, METRICS]
+    states = [snapshot(number) for number, _ in enumerate(training.snapshots, 1)]
+    return [LAST, METRICS, *states, *([EMA] if job.round.averaged else [])]
 
 
 def merged_images(folder: Path, console: Console) -> DetectionSet:
@@ -258,7 +286,22 @@ _MAKERS = {
 }
 
 
-def _begin(folder: Path, stage: Stage, inputs: StageInputs) -> None:
+def _forget(folder: Path) -> None:
+    """Of one stage: that it is done, and what a training would go on from or compare with."""
+    forget_stage(folder)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (STARTED, METRICS, CHOSEN, BEST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _how_to_redo(job: Job, stage: Stage) -> str:
+    """What a user types to make a stage anew."""
+    if not job.round.name:
+        return f"--redo {stage}"
+    return f"vtk segment {stage} RUN --round {job.round.name} --redo"
+
+
+def _begin(folder: Path, stage: Stage, inputs: StageInputs, redo: str) -> None:
     """Write down what a stage is made from before anything else: one that was stopped goes on with the same alone."""
     make_folder(folder)
     keys, started = inputs.keys(), folder / STARTED
@@ -266,7 +309,9 @@ def _begin(folder: Path, stage: Stage, inputs: StageInputs) -> None:
     changed = sorted(name for name in keys.keys() | before.keys() if keys.get(name) != before.get(name))
     if changed and (folder / CHECKPOINTS).exists():
         what = f"stage {stage!r} was begun with other inputs ({', '.join(changed)} changed)"
-        raise UserError(what, str(folder), f"begin it anew with --redo {stage}, or choose another --out")
+        raise UserError(what, str(folder), f"begin it anew with {redo}, or choose another --out")
+    if changed:
+        _forget(folder)
     forget_stage(folder)
     write_json(started, keys)
 
@@ -276,7 +321,7 @@ def _merge(job: Job, folder: Path) -> list[str]:
     labels = list(read_pseudo_labels(job.of("pseudo") / PSEUDO, sources.classes))
     outputs = [MERGED, "merge.json"]
     if job.options.refine:
-        saved = read_refiner(job.of("refine") / BEST)
+        saved = read_refiner(job.round.refiner)
         made = refined(saved, sources.weak, labels, job.world.device, job.console)
         write_pseudo_labels(folder / REFINED, made, sources.weak, common_folder(sources.weak.images))
         labels = list(read_pseudo_labels(folder / REFINED, sources.classes))
@@ -315,23 +360,25 @@ def _nothing(result: object) -> None:
     """What a stage returns stays in the process that made it."""
 
 
-def _conclude(job: Job, run: RunFolder) -> None:
+def _conclude(jobs: Sequence[Job], run: RunFolder) -> None:
     """Tell what there is now; write the page and the summary."""
-    found = _measured(job) if "student" in job.stages() and job.sources.val is not None else None
-    story = Story(job.folder, job.sources, found, job.options.as_config())
+    complete = "student" in jobs[0].stages()
+    job = jobs[-1] if complete else jobs[0]
+    rounds = tuple(one.round for one in (jobs if complete else jobs[:1]))
+    found = _measured(job) if complete and job.sources.val is not None else None
+    story = Story(run.path, rounds, job.sources, found, job.options.as_config())
     page = write_report(story)
-    summary = {**story.summary(), "folder": str(job.folder), "report": str(page), "stages": list(job.stages())}
+    summary = {**story.summary(), "folder": str(run.path), "report": str(page), "stages": list(jobs[0].stages())}
     run.finish(summary)
     job.console.table("What came out", ("", "value"), story.rows())
-    job.console.text(f"Look at {page}; labels: vtk segment preview {job.folder}")
+    job.console.text(f"Look at {page}; labels: vtk segment preview {run.path}")
     job.console.emit(summary)
 
 
 def _measured(job: Job) -> Measured | None:
     if job.sources.val is None:
         return None
-    looker = job.looker(job.of("student") / LAST)
-    return measured(looker, job.sources.val, teacher=False, console=job.console)
+    return measured(job.looker(job.round.student), job.sources.val, teacher=False, console=job.console)
 
 
 def _show_plan(options: SegmentOptions, sources: Sources, console: Console) -> None:
@@ -354,6 +401,7 @@ def _show_plan(options: SegmentOptions, sources: Sources, console: Console) -> N
         ("validation images", "none" if sources.val is None else f"{len(sources.val):,}"),
         ("stages", " ".join(stage for stage in STAGES if options.refine or stage not in _REFINING)),
         ("updates", f"{length.updates:,} of the teacher, {options.student_steps:,} of the student"),
+        ("rounds", f"{options.rounds}" + (f", and {options.ema_rounds} averaged" if options.ema_rounds else "")),
         ("refinement", f"{refine_settings(options).steps:,} updates" if options.refine else "none"),
     ]
     console.table("Plan", ("", "value"), rows)

@@ -161,6 +161,13 @@ class TrainingOptions(RunOptions):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "fp32", "Arithmetic; auto: bf16 on a GPU.", panel="Training"
     )
+    evaluations: int = option(
+        10,
+        "How often AP on the --val images is taken while a network trains; the weights that do best are kept too.",
+        panel="Training",
+        metavar="N",
+        minimum=1,
+    )
     checkpoint_seconds: float = option(
         120.0, "Save the state of a training so often.", panel="Training", metavar="S", minimum=0
     )
@@ -200,6 +207,22 @@ class SegmentOptions(LabelOptions, NetworkOptions, TrainingOptions, PseudoOption
     redo: StageName | None = option(
         None, "Make this stage again, and those that depend on it.", panel="Stages", recorded=False
     )
+    rounds: int = option(
+        1,
+        "Rounds of labels and students; from the second on, the student before is the teacher.",
+        panel="Stages",
+        minimum=1,
+    )
+    ema_rounds: int = option(
+        0,
+        "Further rounds in which the student goes on, labelled by the moving average of its weights.",
+        panel="Stages",
+        minimum=0,
+    )
+    ema_steps: int | None = option(
+        None, "Updates of each of these [default: those of the student].", panel="Stages", metavar="N", minimum=1
+    )
+    ema_decay: float = option(0.9996, "Decay of the average, an update.", panel="Stages", above=0, maximum=0.99999)
     recipe_option: ClassVar[str] = "recipe"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
 

@@ -35,6 +35,7 @@ from vtk_cli.segment.pseudo.labelling import PSEUDO, UNRESOLVED
 from vtk_cli.segment.pseudo.labels import mask_iou, read_pseudo_labels, read_unresolved
 from vtk_cli.segment.pseudo.preview import Preview, write_preview
 from vtk_cli.segment.recipes import RECIPES
+from vtk_cli.segment.rounds import first_round
 from vtk_cli.segment.stages import Stage
 from vtk_cli.segment.training.preparation import prepare
 from vtk_cli.segment.training.schedules import student_length
@@ -156,8 +157,8 @@ def _trained(seed: int, scale: Scale, folder: Path, device: torch.device, consol
     world = World(0, 1, 0, device)
     # Only the last weights are measured: evaluating at the ends of trainings would cost as much again.
     unmeasured = replace(sources, val=None)
-    refining = Job(options, unmeasured, folder / "refined", world, quiet)
-    plain = Job(replace(options, refine=False), unmeasured, folder / "plain", world, quiet)
+    refining = Job(options, unmeasured, first_round(folder / "refined"), world, quiet)
+    plain = Job(replace(options, refine=False), unmeasured, first_round(folder / "plain"), world, quiet)
     with console.progress(f"seed {seed}", 4) as progress:
         for stage in refining.stages()[:-1]:
             make(refining, stage)

@@ -71,6 +71,8 @@ _DIGITS: Recipe = {
     "refiner": "micro",
     "refine_steps": 150,
     "precision": "fp32",
+    "evaluations": 4,
+    "ema_decay": 0.99,
 }
 _RECIPES: dict[str, Recipe] = {"digits": _DIGITS, "paper": _PAPER, "light": _LIGHT, "small": _SMALL}
 RECIPES: Mapping[str, Recipe] = MappingProxyType({name: MappingProxyType(recipe) for name, recipe in _RECIPES.items()})

@@ -19,12 +19,21 @@ from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
 from vtk_cli.reports.curves import Curve, draw_curves
 from vtk_cli.reports.overlay import Mark, draw_overlay
 from vtk_cli.segment.labels.sources import Sources
+from vtk_cli.segment.rounds import Round
 from vtk_cli.segment.training.teaching import METRICS, Measured
 
 PAGE = "report.html"
 CLASS_COLUMNS = ("class", "objects", "AP", "AP50", "AP75")
 _MEANING = {"AP": "AP, IoU .5:.95", "AP50": "AP, IoU .5", "AP75": "AP, IoU .75", "AR100": "recall, 100 masks an image"}
 _SHOWN, _LEAST_SCORE = 12, 0.3
+_CURVES = {
+    "loss": "loss",
+    "ap": "AP by itself",
+    "ema_ap": "AP of the average",
+    "pseudo_ap": "AP at clicks",
+    "iou": "IoU of held-out masks",
+}
+"""What is drawn of a training, of the values in its rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,19 +42,31 @@ class Story:
 
     Args:
         folder: of the run.
+        rounds: that were made, in order.
         sources: the images.
         student: measured; None where there is no student or nothing to measure it on.
         options: of the run.
     """
 
     folder: Path
+    rounds: tuple[Round, ...]
     sources: Sources
     student: Measured | None
     options: Mapping[str, Any]
 
-    def history(self, stage: str) -> list[dict[str, Any]]:
-        """The rows of a stage's training; empty where it was not made."""
-        return _rows(self.folder / stage / METRICS)
+    @property
+    def labels(self) -> Path:
+        """The folder of the last round, whose labels the student has learned."""
+        return self.rounds[-1].folder
+
+    def history(self, folder: Path) -> list[dict[str, Any]]:
+        """The rows of the training of a stage; empty where it was not made."""
+        return _rows(folder / METRICS)
+
+    def students(self) -> dict[str, float]:
+        """The AP of the students before the last round's, by their rounds."""
+        ends = {each.name or "round-1": self.history(each.folder / "student")[-1:] for each in self.rounds[:-1]}
+        return {name: rows[0]["ap"] for name, rows in ends.items() if rows and "ap" in rows[0]}
 
     def summary(self) -> dict[str, Any]:
         """What a program wants to know."""
@@ -56,17 +77,19 @@ class Story:
             "weak images": len(weak),
             "clicks": weak.clicks,
         }
-        unresolved = _read(self.folder / "pseudo" / "unresolved.json")
+        unresolved = _read(self.labels / "pseudo" / "unresolved.json")
         if unresolved is not None:
             found["unresolved clicks"] = len(unresolved["clicks"])
             found["unresolved by reason"] = unresolved["counts"]
-        teacher = [row for row in self.history("teacher") if "ap" in row]
+        teacher = [row for row in self.history(self.folder / "teacher") if "ap" in row]
         if teacher:
             names = ("ap", "ap50", "pseudo_ap", "pseudo_ap50")
             found["teacher"] = {name: teacher[-1][name] for name in names if name in teacher[-1]}
-        chosen = _read(self.folder / "refine" / "chosen.json")
+        chosen = _read(self.rounds[-1].refiner.with_name("chosen.json"))
         if chosen is not None:
             found["held-out IoU"] = {"rough": chosen["rough_iou"], "refined": chosen["iou"]}
+        if len(self.rounds) > 1:
+            found["students before"] = self.students()
         if self.student is not None:
             found["student"] = self.student.masks.to_json()
         return found
@@ -86,6 +109,7 @@ class Story:
         if "held-out IoU" in found:
             iou = found["held-out IoU"]
             rows.append(("IoU of held-out masks, rough -> refined", f"{iou['rough']:.3f} -> {iou['refined']:.3f}"))
+        rows += [(f"student of {name}, AP", f"{100 * ap:.1f} %") for name, ap in self.students().items()]
         if self.student is not None:
             rows += [(f"student, {text}", value) for text, value in number_rows(self.student)]
         return rows
@@ -167,14 +191,21 @@ def draw_found(image: Image.Image, found: Detections, names: Sequence[str]) -> I
 
 def _curves(story: Story, plots: Path) -> list[page.Text | page.Table | page.Image]:
     pictures: list[page.Text | page.Table | page.Image] = []
-    for stage in ("teacher", "refine", "student"):
-        rows = [row for row in story.history(stage) if "epoch" in row]
-        if len(rows) > 1:
-            x, y = (np.array([row[name] for row in rows], np.float64) for name in ("step", "loss"))
-            drawn = draw_curves(
-                plots / f"{stage}-loss", [Curve(stage, x, y)], title=f"Loss: {stage}", x_label="updates", y_label="loss"
-            )
-            pictures.append(page.Image(drawn.png, f"the loss of the stage {stage}"))
+    for each in story.rounds:
+        for stage in (stage for stage in each.stages if stage in {"teacher", "refine", "student"}):
+            rows, title = story.history(each.folder / stage), each.title(stage)
+            for measure, text in _CURVES.items():
+                known = [row for row in rows if "epoch" in row and measure in row]
+                if len(known) > 1:
+                    x, y = (np.array([row[name] for row in known], np.float64) for name in ("step", measure))
+                    drawn = draw_curves(
+                        plots / f"{title.replace(' ', '-')}-{measure}",
+                        [Curve(title, x, y)],
+                        title=f"{text}: {title}",
+                        x_label="updates",
+                        y_label=text,
+                    )
+                    pictures.append(page.Image(drawn.png, f"{text} in the training of {title}"))
     return pictures
 
 

@@ -56,13 +56,14 @@ class StageInputs:
         return found | {name: content_key(value) for name, value in self.settings.items()}
 
 
-def is_done(folder: Path, stage: Stage, inputs: StageInputs) -> bool:
+def is_done(folder: Path, stage: Stage, inputs: StageInputs, redo: str | None = None) -> bool:
     """Whether the results of a stage are there, whole, and made from these very inputs.
 
     Args:
         folder: of the stage.
         stage: its name.
         inputs: what it would be made from now.
+        redo: what a user types to make it anew; None for that of the first round.
 
     Raises:
         UserError: it was made from other inputs; or an input is missing.
@@ -78,7 +79,7 @@ def is_done(folder: Path, stage: Stage, inputs: StageInputs) -> bool:
         later = ", ".join(dependents(stage))
         what = f"stage {stage!r} was made from other inputs ({', '.join(changed)} changed)"
         fix = (
-            f"redo it with --redo {stage}"
+            f"redo it with {redo or f'--redo {stage}'}"
             + (f", which redoes {later} too" if later else "")
             + ", or choose another --out"
         )

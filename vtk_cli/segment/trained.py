@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vtk_cli.data.points import Classes
 from vtk_cli.engine.devices import Precision
-from vtk_cli.engine.run_weights import LAST
+from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.errors import UserError
 from vtk_cli.segment.pseudo.looking import Looker
+from vtk_cli.segment.rounds import round_folders
 from vtk_cli.segment.solov2.checkpoint import SavedSegmenter, read_segmenter, save_segmenter
 from vtk_cli.segment.solov2.configurations import Role, SegmenterConfig
 from vtk_cli.segment.solov2.network import SOLOv2
@@ -67,6 +68,7 @@ def save_trained(
     classes: Classes,
     size: int,
     role: Role,
+    note: Mapping[str, str] | None = None,
 ) -> None:
     """Write weights that `open_trained` reads.
 
@@ -77,40 +79,50 @@ def save_trained(
         classes: what its labels mean.
         size: the shorter side of its images.
         role: whose they are.
+        note: what else the file says of itself.
     """
-    save_segmenter(path, state, config, classes, {_SIZE: str(size), _ROLE: role})
+    save_segmenter(path, state, config, classes, {**(note or {}), _SIZE: str(size), _ROLE: role})
 
 
-def weights_file(spec: str | Path, which: Which = "student") -> Path:
-    """The weight file that `spec` names: itself, or in the folder of a run or of a stage; empty: in the newest run.
+def weights_file(spec: str | Path, which: Which = "student", *, best: bool = False) -> Path:
+    """The weight file that `spec` names: itself, or in the folder of a run, a round or a stage.
+
+    Args:
+        spec: the file or folder; empty: the newest run.
+        which: of a run, its student, that of the last round, or its teacher.
+        best: the weights that did best in validation, not those of the end.
 
     Raises:
         UserError: there is none.
     """
     path = Path(spec) if str(spec) else _newest(which)
     if path.is_dir():
-        found = next((file for file in (path / which / LAST, path / LAST) if file.is_file()), None)
-        if found is None:
-            fix = f"go on with it: vtk segment run --resume {path}"
-            raise UserError(f"holds no trained {which}", str(path), fix)
-        return found
+        stages = [*(folder / which for folder in round_folders(path)), path]
+        names = (BEST,) if best else (EMA, LAST)
+        found = next((file for stage in stages for name in names if (file := stage / name).is_file()), None)
+        if found is not None:
+            return found
+        if best and any((stage / LAST).is_file() for stage in stages):
+            raise UserError("had nothing to be measured on", str(path), "leave out --best")
+        raise UserError(f"holds no trained {which}", str(path), f"go on with it: vtk segment run --resume {path}")
     if not path.is_file():
         raise UserError("no such run folder or weight file", str(path), "name one that vtk segment run wrote")
     return path
 
 
-def open_trained(spec: str | Path, which: Which = "student", size: int | None = None) -> Trained:
+def open_trained(spec: str | Path, which: Which = "student", size: int | None = None, *, best: bool = False) -> Trained:
     """The network that `spec` names.
 
     Args:
         spec: a run folder, a weight file of ours or a published one; empty: the newest run in `runs/segment-run`.
         which: of a run, its student or its teacher.
         size: the shorter side of its images; None: as trained.
+        best: the weights that did best in validation, not those of the end.
 
     Raises:
         UserError: there is none, or the weights do not fit.
     """
-    saved = read_segmenter(weights_file(spec, which), which)
+    saved = read_segmenter(weights_file(spec, which, best=best), which)
     try:
         trained_size = int(saved.metadata.get(_SIZE, _PUBLISHED_SIZE))
     except ValueError as error:
@@ -123,4 +135,4 @@ def _newest(which: Which) -> Path:
     finished = sorted(RUNS.glob(f"*/{which}/{LAST}"), key=lambda path: path.stat().st_mtime)
     if not finished:
         raise UserError(f"there is no finished run in {RUNS}", "MODEL", "name a run folder or a weight file")
-    return finished[-1]
+    return finished[-1].parents[1]

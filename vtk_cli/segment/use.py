@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from vtk_cli.segment.pseudo.looking import (
 )
 from vtk_cli.segment.pseudo.preview import Preview, export_labelme, write_preview
 from vtk_cli.segment.report import CLASS_COLUMNS, class_rows, draw_found, number_rows, write_evaluation
-from vtk_cli.segment.stages import dependents
+from vtk_cli.segment.rounds import Round, round_named
 from vtk_cli.segment.trained import open_trained
 from vtk_cli.segment.training.samples import seen_image
 from vtk_cli.segment.training.teaching import Measured
@@ -57,16 +58,19 @@ def make_stage(stage: StageName, options: StageOptions, console: Console) -> Exi
     settings = replace(run_options(folder), device=options.device)
     if stage in {"rough", "refine"} and not settings.refine:
         raise UserError("the run goes without refinement", str(folder), "make another with --refine")
+    here, later = round_named(folder, settings, options.round)
+    if stage not in here.stages:
+        raise UserError(f"has no stage {stage!r}", f"--round {here.name}", f"it has {', '.join(here.stages)}")
     with join_world(options.device) as world:
         face = console if world.is_main else Console(quiet=True)
-        job = Job(settings, open_sources(settings, face), folder, world, face)
+        job = Job(settings, open_sources(settings, face), here, world, face)
         if world.is_main:
             with lock(folder / _LOCK, wait=False, busy="a stage of this run is being made by another process"):
-                _make_one(job, stage, redo=options.redo)
+                _make_one(job, stage, later if options.redo else None)
         else:
-            _make_one(job, stage, redo=options.redo)
-    console.text(f"{stage}: {folder / stage}")
-    console.emit({"stage": stage, "folder": str(folder / stage)})
+            _make_one(job, stage, later if options.redo else None)
+    console.text(f"{here.title(stage)}: {job.of(stage)}")
+    console.emit({"stage": stage, "folder": str(job.of(stage))})
     return ExitCode.DONE
 
 
@@ -89,7 +93,7 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     if options.out is not None:
         require_folder(options.out)
     device = resolve_device(options.device)
-    trained = open_trained(options.model, options.which, options.size)
+    trained = open_trained(options.model, options.which, options.size, best=options.best)
     dataset = open_strong(options.data, images=options.images, skip_bad=options.skip_bad, console=console)
     require_outlines(dataset)
     trained.require_classes(classes_of(dataset), dataset.name)
@@ -127,7 +131,7 @@ def predict_images(options: PredictOptions, console: Console) -> ExitCode:
         raise UserError("no images among these", "IMAGES", "videos are not segmented; name images")
     require_folder(options.out)
     device = resolve_device(options.device)
-    trained = open_trained(options.model, options.which, options.size)
+    trained = open_trained(options.model, options.which, options.size, best=options.best)
     looker = trained.looker(device, options.precision)
     settings = normal_settings(teacher=trained.role == "teacher")
     classes, multiple = trained.saved.classes, trained.network.config.padding_multiple
@@ -167,18 +171,20 @@ def predict_images(options: PredictOptions, console: Console) -> ExitCode:
 def preview_run(options: PreviewOptions, console: Console) -> ExitCode:
     """Write contact sheets and a page of the pseudo labels of a run, refined where they are."""
     folder = _run_folder(options.run)
-    rough_file, refined_file = folder / "pseudo" / PSEUDO, folder / "merge" / REFINED
-    if not rough_file.is_file():
-        raise UserError("has no pseudo labels yet", str(folder), f"make them with vtk segment run --resume {folder}")
     settings = run_options(folder)
+    here, _ = round_named(folder, settings, options.round)
+    rough_file, refined_file = here.folder / "pseudo" / PSEUDO, here.folder / "merge" / REFINED
+    if not rough_file.is_file():
+        fix = f"make them with vtk segment run --resume {folder}"
+        raise UserError("has no pseudo labels yet", str(here.folder), fix)
     sources = open_sources(settings, console)
     rough = list(read_pseudo_labels(rough_file, sources.classes))
     is_refined = refined_file.is_file() and settings.refine
     labels = list(read_pseudo_labels(refined_file, sources.classes)) if is_refined else rough
     missing = []
     if options.missing:
-        looker = open_trained(folder, "teacher").looker(resolve_device(options.device), settings.precision)
-        normal = normal_settings(teacher=True)
+        looker = open_trained(here.labeller).looker(resolve_device(options.device), settings.precision)
+        normal = normal_settings(teacher=not here.name)
         with console.progress("looking for objects without a click", len(sources.weak)) as progress:
             for seen, outputs in looker.seen(sources.weak.images):
                 found = looker.instances(seen, outputs, normal)
@@ -188,10 +194,10 @@ def preview_run(options: PreviewOptions, console: Console) -> ExitCode:
         sources.weak,
         labels,
         rough if is_refined else (),
-        read_unresolved(folder / "pseudo" / UNRESOLVED, sources.classes),
+        read_unresolved(here.folder / "pseudo" / UNRESOLVED, sources.classes),
         missing,
     )
-    out = options.out or folder / "preview"
+    out = options.out or here.folder / "preview"
     require_folder(out)
     make_folder(out)
     page = write_preview(out, preview, order=options.order, count=options.count)
@@ -213,9 +219,11 @@ def preview_run(options: PreviewOptions, console: Console) -> ExitCode:
     return ExitCode.DONE
 
 
-def _make_one(job: Job, stage: StageName, *, redo: bool) -> None:
-    if redo:
-        job.world.on_main(lambda: forget(job.folder, (stage, *dependents(stage))))
+def _make_one(job: Job, stage: StageName, forgotten: Sequence[Round] | None) -> None:
+    """Make a stage; anew if rounds that come later are given to be forgotten with what depends on it."""
+    if forgotten is not None:
+        later = forgotten
+        job.world.on_main(lambda: forget(job.round, stage, later))
     make(job, stage)
 
 

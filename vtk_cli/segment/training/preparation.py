@@ -76,6 +76,7 @@ def prepare(
     console: Console,
     start: Path | None = None,
     lost: Mapping[int, Tensor] | None = None,
+    ema_decay: float | None = None,
 ) -> Training:
     """Build everything; the same seed builds the same.
 
@@ -88,6 +89,7 @@ def prepare(
         console: told what the network starts from.
         start: weights to start from in place of those that the options name.
         lost: image id -> clicks (u, 2) whose surroundings are not judged.
+        ema_decay: of the average of the weights; None keeps none.
 
     Raises:
         UserError: options, data and weights do not go together.
@@ -122,9 +124,10 @@ def prepare(
         Plan(
             epochs=epochs,
             clip_norm=_clip_norm(options),
+            ema_decay=ema_decay,
             precision=options.precision,
             checkpoint_seconds=options.checkpoint_seconds,
-            evaluate_epochs=epochs,
+            evaluate_epochs=max(1, epochs // options.evaluations),
         ),
         tuple(max(1, min(epochs, round(share * epochs))) for share in length.snapshots),
         total,

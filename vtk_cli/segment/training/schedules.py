@@ -28,6 +28,8 @@ _PUBLISHED: dict[int, tuple[int, tuple[int, int], tuple[int, int]]] = {
     50: (270_000, (210_000, 250_000), (180_000, 240_000)),
 }
 """Per cent of COCO's images -> the teacher's updates, where its rate falls, and the states for the rough masks."""
+STATES = (1 / 2, 5 / 6)
+"""When states are kept for the rough masks where nothing is published: shares of a training."""
 _PASSES, _LEAST, _MOST = 75, 10_000, 270_000
 
 
@@ -63,7 +65,7 @@ def teacher_length(
         total, falls, kept = published
         return Length(total, falls, snapshots or (kept[0] / total, kept[1] / total))
     total = min(_MOST, max(_LEAST, _PASSES * strong // batch_size)) if updates is None else updates
-    return Length(total, _two_thirds(total), snapshots or (1 / 2, 5 / 6))
+    return Length(total, _two_thirds(total), snapshots or STATES)
 
 
 def student_length(updates: int) -> Length:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from vtk_cli.data.detection.results import Detections
 from vtk_cli.data.points import Classes
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.metrics import Row
-from vtk_cli.engine.run_weights import LAST
+from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.workers import worker_count
+from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.segment.labels.points import prompts_of
 from vtk_cli.segment.options import SegmentOptions
 from vtk_cli.segment.pseudo.looking import (
@@ -29,6 +30,7 @@ from vtk_cli.segment.pseudo.looking import (
     found_by_itself,
     normal_settings,
 )
+from vtk_cli.segment.rounds import snapshot
 from vtk_cli.segment.solov2.network import SOLOv2
 from vtk_cli.segment.trained import save_trained
 from vtk_cli.segment.training.augmentation import Resize
@@ -51,11 +53,6 @@ class Measured:
         return self.masks.numbers
 
 
-def snapshot(number: int) -> str:
-    """The file of the teacher's state number `number`, from 1, for the rough masks."""
-    return f"rough-{number}.safetensors"
-
-
 def train(
     training: Training,
     folder: Path,
@@ -65,28 +62,33 @@ def train(
     val: DetectionSet | None,
     console: Console,
 ) -> FitResult:
-    """Train, or go on with a training, and save the weights: at the end, and those that snapshots are asked for of.
+    """Train, or go on with a training, and save the weights: of the end, those that did best, and the snapshots.
+
+    The best of a teacher are those whose masks at clicks are best, for that is its task; of a student, whose AP is.
 
     Args:
         training: what is trained.
         folder: of the stage.
         options: of the job.
         classes: of the labels.
-        val: images to evaluate on at the end.
+        val: images to evaluate on, as often as the options say.
         console: shows the progress.
 
     Raises:
         JobError: the loss is not finite, or the disk is full.
     """
 
-    def save(path: Path, model: nn.Module) -> None:
+    def save(path: Path, model: nn.Module, note: Mapping[str, str] | None = None) -> None:
         config, size = training.config, options.size
-        save_trained(path, model.state_dict(), config=config, classes=classes, size=size, role=training.role)
+        save_trained(path, model.state_dict(), config=config, classes=classes, size=size, role=training.role, note=note)
 
-    def after_epoch(row: Row, model: nn.Module, averaged: nn.Module | None) -> None:  # noqa: ARG001
+    best = BestWeights(folder / BEST, "pseudo_ap" if training.role == "teacher" else "ap", save)
+
+    def after_epoch(row: Row, model: nn.Module, averaged: nn.Module | None) -> None:
         for number, epoch in enumerate(training.snapshots, 1):
             if row["epoch"] == epoch:
                 save(folder / snapshot(number), model)
+        best(row, model, averaged)
 
     result = fit(
         training.network,
@@ -108,6 +110,8 @@ def train(
 
     def conclude() -> None:
         save(folder / LAST, result.model)
+        if result.ema is not None:
+            save(folder / EMA, result.ema)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
     training.world.on_main(conclude)
