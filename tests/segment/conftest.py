@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.segment.runs import FAST, Call, inputs, write_scenes
+from vtk_cli.app import main
+from vtk_cli.files import CACHE_VARIABLE
 from vtk_cli.segment.solov2.configurations import LevelConfig, SegmenterConfig, segmenter_config
 from vtk_cli.segment.solov2.network import SOLOv2
 from vtk_cli.segment.solov2.predictions import LevelOutput, Outputs, Target, tight_boxes
@@ -80,3 +84,36 @@ def hand_set() -> Callable[..., Outputs]:
         return Outputs(tuple(outputs), features)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `write_scenes`."""
+    root = tmp_path_factory.mktemp("segment")
+    write_scenes(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all stages."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(scenes / "cache"))
+        assert main(["segment", "run", *inputs(scenes), *FAST, "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+@pytest.fixture
+def run(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs `vtk segment ARGUMENTS` in an empty folder, with the cache of the scenes; exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CACHE_VARIABLE, str(scenes / "cache"))
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["segment", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return code, out, " ".join(err.split())
+
+    return call

@@ -10,72 +10,15 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from vtk_cli.app import main
-from vtk_cli.console import Console
-from vtk_cli.data.embedded import open_embedded
-from vtk_cli.files import CACHE_VARIABLE
+from tests.segment.runs import FAST, Call, inputs
 from vtk_cli.segment.pseudo.labelling import PSEUDO, ROUGH, UNRESOLVED
 from vtk_cli.segment.stages import RECORD, STAGES
 
-Call = Callable[..., tuple[int, str, str]]
-FAST = ["--recipe", "digits", "--model", "solov2-micro", "--device", "cpu", "--workers", "0"]
-FAST += ["--teacher-steps", "10", "--student-steps", "4", "--refine-steps", "4"]
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 scenes of digits, parted into 6 with masks and 18 without, and 6 others, with their cache."""
-    root = tmp_path_factory.mktemp("segment")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(root / "cache"))
-        embedded = open_embedded("digits-coco", Console(quiet=True), train=24, val=6).folder
-        everything = json.loads((embedded / "annotations" / "instances_train.json").read_text())
-        for entry in everything["annotations"]:
-            del entry["point"]
-        (root / "all.json").write_text(json.dumps(everything))
-        assert main(["segment", "split", "make", str(root / "all.json"), "--fraction", "0.25", "-o", str(root)]) == 0
-    (root / "train").symlink_to(embedded / "train")
-    (root / "val").symlink_to(embedded / "val")
-    (root / "val.json").write_text((embedded / "annotations" / "instances_val.json").read_text())
-    return root
-
 
 @pytest.fixture(autouse=True)
-def place(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and the cache of the scenes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(CACHE_VARIABLE, str(scenes / "cache"))
+def place(run: Call, tmp_path: Path) -> Path:
+    """Every test is in the folder that `run` runs in."""
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs `vtk segment ARGUMENTS`; gives exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["segment", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return code, out, " ".join(err.split())
-
-    return call
-
-
-def inputs(scenes: Path) -> list[object]:
-    return [
-        *("--strong", scenes / "all_25p_s.json", "--weak", scenes / "all_25p_w.json", "--images", scenes / "train"),
-        *("--val", scenes / "val.json", "--val-images", scenes / "val"),
-    ]
-
-
-@pytest.fixture(scope="session")
-def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all stages."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(scenes / "cache"))
-        assert main(["segment", "run", *map(str, inputs(scenes)), *FAST, "--out", str(out), "--quiet"]) == 0
-    return out
 
 
 def load(path: Path) -> Any:

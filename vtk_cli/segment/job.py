@@ -30,14 +30,15 @@ from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import make_folder, write_json
 from vtk_cli.options import flag_name, option_fields
 from vtk_cli.segment.labels.inputs import open_strong
-from vtk_cli.segment.labels.sources import ScenesCounts, Sources, common_folder, label_files, open_sources
+from vtk_cli.segment.labels.sources import ScenesCounts, Sources, label_files, open_sources
 from vtk_cli.segment.options import SegmentOptions
 from vtk_cli.segment.pseudo.labelling import PSEUDO, ROUGH, UNRESOLVED, point_settings, write_pseudo, write_rough
-from vtk_cli.segment.pseudo.labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
+from vtk_cli.segment.pseudo.labels import read_pseudo_labels, read_unresolved
 from vtk_cli.segment.pseudo.looking import Looker
 from vtk_cli.segment.pseudo.merging import write_merged
+from vtk_cli.segment.pseudo.parts import PARTS
 from vtk_cli.segment.refine.checkpoint import read_refiner
-from vtk_cli.segment.refine.stage import CHOSEN, refine_data, refine_settings, refined, train_refiner
+from vtk_cli.segment.refine.stage import CHOSEN, REFINED, refine_data, refine_settings, train_refiner, write_refined
 from vtk_cli.segment.report import Story, write_report
 from vtk_cli.segment.rounds import Round, rounds_of, snapshot
 from vtk_cli.segment.solov2.network import SOLOv2, parameter_count
@@ -47,7 +48,7 @@ from vtk_cli.segment.training.preparation import Training, prepare, starting_net
 from vtk_cli.segment.training.schedules import STATES, Length, student_length, teacher_length
 from vtk_cli.segment.training.teaching import CHECKPOINTS, METRICS, Measured, measured, train
 
-REFINED, MERGED, STARTED = "refined.json", "merged.json", "started.json"
+MERGED, STARTED = "merged.json", "started.json"
 _REFINING: tuple[Stage, ...] = ("rough", "refine")
 _MAY_CHANGE = {flag_name(name) for name in option_fields(SegmentOptions)}
 """All options: what a stage depends on, its own record says."""
@@ -226,14 +227,14 @@ def make_teacher(job: Job, folder: Path) -> list[str]:
 def make_pseudo(job: Job, folder: Path) -> list[str]:
     """The teacher's masks at the clicks."""
     looker, settings = job.looker(job.round.labeller), point_settings(job.options)
-    job.world.on_main(lambda: _nothing(write_pseudo(looker, job.sources.weak, settings, folder, job.console)))
+    write_pseudo(looker, job.sources.weak, settings, folder, world=job.world, console=job.console)
     return [PSEUDO, UNRESOLVED]
 
 
 def make_rough(job: Job, folder: Path) -> list[str]:
     """Masks of two states of the teacher of the fully labelled images."""
     lookers = [job.looker(state) for state in job.round.states]
-    job.world.on_main(lambda: _nothing(write_rough(lookers, job.sources.strong, folder, job.console)))
+    write_rough(lookers, job.sources.strong, folder, world=job.world, console=job.console)
     return [ROUGH]
 
 
@@ -246,7 +247,13 @@ def make_refine(job: Job, folder: Path) -> list[str]:
 
 def make_merge(job: Job, folder: Path) -> list[str]:
     """Refine the pseudo labels, and join them with the masks of the fully labelled images."""
-    return job.world.on_main(lambda: _merge(job, folder))
+    rough, refined = job.of("pseudo") / PSEUDO, folder / REFINED
+    if job.options.refine:
+        labels = read_pseudo_labels(rough, job.sources.classes)
+        saved = read_refiner(job.round.refiner)
+        write_refined(saved, job.sources.weak, labels, folder, world=job.world, console=job.console)
+    job.world.on_main(lambda: _merge(job, folder, refined if job.options.refine else rough))
+    return [MERGED, "merge.json", *([REFINED] if job.options.refine else [])]
 
 
 def make_student(job: Job, folder: Path) -> list[str]:
@@ -289,7 +296,8 @@ _MAKERS = {
 def _forget(folder: Path) -> None:
     """Of one stage: that it is done, and what a training would go on from or compare with."""
     forget_stage(folder)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (CHECKPOINTS, PARTS):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for name in (STARTED, METRICS, CHOSEN, BEST):
         (folder / name).unlink(missing_ok=True)
 
@@ -307,7 +315,7 @@ def _begin(folder: Path, stage: Stage, inputs: StageInputs, redo: str) -> None:
     keys, started = inputs.keys(), folder / STARTED
     before = _read(started) if started.exists() else keys
     changed = sorted(name for name in keys.keys() | before.keys() if keys.get(name) != before.get(name))
-    if changed and (folder / CHECKPOINTS).exists():
+    if changed and any((folder / name).exists() for name in (CHECKPOINTS, PARTS)):
         what = f"stage {stage!r} was begun with other inputs ({', '.join(changed)} changed)"
         raise UserError(what, str(folder), f"begin it anew with {redo}, or choose another --out")
     if changed:
@@ -316,21 +324,12 @@ def _begin(folder: Path, stage: Stage, inputs: StageInputs, redo: str) -> None:
     write_json(started, keys)
 
 
-def _merge(job: Job, folder: Path) -> list[str]:
+def _merge(job: Job, folder: Path, labels: Path) -> None:
     sources = job.sources
-    labels = list(read_pseudo_labels(job.of("pseudo") / PSEUDO, sources.classes))
-    outputs = [MERGED, "merge.json"]
-    if job.options.refine:
-        saved = read_refiner(job.round.refiner)
-        made = refined(saved, sources.weak, labels, job.world.device, job.console)
-        write_pseudo_labels(folder / REFINED, made, sources.weak, common_folder(sources.weak.images))
-        labels = list(read_pseudo_labels(folder / REFINED, sources.classes))
-        outputs.append(REFINED)
-    merged = write_merged(folder / MERGED, sources.strong, sources.weak, labels)
+    merged = write_merged(folder / MERGED, sources.strong, sources.weak, read_pseudo_labels(labels, sources.classes))
     counts = {"strong": merged.strong, "pseudo": merged.pseudo, "count": merged.images}
     write_json(folder / "merge.json", {"images": str(merged.images_folder), **counts})
     job.console.note(f"merged: {merged.images:,} images, {merged.strong:,} masks, {merged.pseudo:,} pseudo masks")
-    return outputs
 
 
 def _fit(job: Job, training: Training, folder: Path) -> FitResult:
@@ -354,10 +353,6 @@ def _lost_clicks(job: Job) -> Mapping[int, Tensor]:
 def _read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
-
-
-def _nothing(result: object) -> None:
-    """What a stage returns stays in the process that made it."""
 
 
 def _conclude(jobs: Sequence[Job], run: RunFolder) -> None:

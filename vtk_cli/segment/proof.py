@@ -27,7 +27,7 @@ from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_js
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
-from vtk_cli.segment.job import REFINED, Job, make
+from vtk_cli.segment.job import Job, make
 from vtk_cli.segment.labels.budget import Contents, Timings, hours_of
 from vtk_cli.segment.labels.sources import ScenesCounts, Sources, open_sources
 from vtk_cli.segment.options import SegmentOptions
@@ -35,6 +35,7 @@ from vtk_cli.segment.pseudo.labelling import PSEUDO, UNRESOLVED
 from vtk_cli.segment.pseudo.labels import mask_iou, read_pseudo_labels, read_unresolved
 from vtk_cli.segment.pseudo.preview import Preview, write_preview
 from vtk_cli.segment.recipes import RECIPES
+from vtk_cli.segment.refine.stage import REFINED
 from vtk_cli.segment.rounds import first_round
 from vtk_cli.segment.stages import Stage
 from vtk_cli.segment.training.preparation import prepare

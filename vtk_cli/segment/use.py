@@ -25,7 +25,7 @@ from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json
 from vtk_cli.options import RUN_CONFIG, read_config
 from vtk_cli.segment.command import EvalOptions, PredictOptions, PreviewOptions, StageOptions
-from vtk_cli.segment.job import REFINED, Job, forget, make
+from vtk_cli.segment.job import Job, forget, make
 from vtk_cli.segment.labels.inputs import classes_of, open_strong
 from vtk_cli.segment.labels.points import prompts_of
 from vtk_cli.segment.labels.sources import common_folder, open_sources
@@ -43,6 +43,7 @@ from vtk_cli.segment.pseudo.looking import (
     normal_settings,
 )
 from vtk_cli.segment.pseudo.preview import Preview, export_labelme, write_preview
+from vtk_cli.segment.refine.stage import REFINED
 from vtk_cli.segment.report import CLASS_COLUMNS, class_rows, draw_found, number_rows, write_evaluation
 from vtk_cli.segment.rounds import Round, round_named
 from vtk_cli.segment.trained import open_trained

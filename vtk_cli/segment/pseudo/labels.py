@@ -7,7 +7,7 @@ no more masks are held as pixels than whoever makes them holds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -164,7 +164,7 @@ def read_pseudo_labels(path: Path, classes: Classes | None = None) -> Iterator[P
         fault = _fault(entry, sizes, label_of)
         if fault:
             raise UserError(fault, f"{path}: annotation {number}")
-        yield _label(entry, label_of)
+        yield label_of_annotation(entry, label_of)
 
 
 def annotation_of(label: PseudoLabel, identity: int, classes: Classes) -> dict[str, Any]:
@@ -189,6 +189,28 @@ def annotation_of(label: PseudoLabel, identity: int, classes: Classes) -> dict[s
     }
 
 
+def label_of_annotation(entry: Mapping[str, Any], label_of: Mapping[int, int]) -> PseudoLabel:
+    """What `annotation_of` wrote, or a tool that keeps its fields; `label_of` has a label for each category id."""
+    mask = entry["segmentation"]
+    if isinstance(mask["counts"], list):
+        mask = coco_mask.frPyObjects(mask, *mask["size"])
+    (height, width), counts = mask["size"], mask["counts"]
+    x, y = entry["point"]
+    agreement = entry.get("iou_rough_refined")
+    return PseudoLabel(
+        entry["image_id"],
+        int(entry.get("click_id", entry["id"])),
+        label_of[entry["category_id"]],
+        (float(x), float(y)),
+        RunLengths(height, width, counts.encode() if isinstance(counts, str) else counts),
+        int(entry.get("level", 0)),
+        float(entry.get("score", 1)),
+        float(entry.get("maskness", 1)),
+        None if agreement is None else float(agreement),
+        tuple(map(str, entry.get("flags", ()))),
+    )
+
+
 def categories(classes: Classes) -> list[dict[str, Any]]:
     """The section `categories`."""
     return [{"id": identity, "name": name} for identity, name in zip(classes.ids, classes.names, strict=True)]
@@ -196,17 +218,7 @@ def categories(classes: Classes) -> list[dict[str, Any]]:
 
 def write_unresolved(path: Path, clicks: Sequence[UnresolvedClick], classes: Classes) -> None:
     """Write the clicks without a mask, with their counts by reason, as JSON."""
-    entries = [
-        {
-            "image_id": click.image_id,
-            "click_id": click.annotation_id,
-            "category_id": classes.ids[click.label],
-            "point": list(click.point),
-            "reason": click.reason,
-        }
-        for click in clicks
-    ]
-    write_json(path, {"counts": reasons(clicks), "clicks": entries})
+    write_json(path, {"counts": reasons(clicks), "clicks": [entry_of_click(click, classes) for click in clicks]})
 
 
 def read_unresolved(path: Path, classes: Classes) -> list[UnresolvedClick]:
@@ -218,18 +230,32 @@ def read_unresolved(path: Path, classes: Classes) -> list[UnresolvedClick]:
     label_of = {identity: label for label, identity in enumerate(classes.ids)}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["clicks"]
-        return [
-            UnresolvedClick(
-                entry["image_id"],
-                entry["click_id"],
-                label_of[entry["category_id"]],
-                (float(entry["point"][0]), float(entry["point"][1])),
-                str(entry["reason"]),
-            )
-            for entry in entries
-        ]
+        return [click_of_entry(entry, label_of) for entry in entries]
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(f"is no file of unresolved clicks ({error})", str(path)) from error
+
+
+def entry_of_click(click: UnresolvedClick, classes: Classes) -> dict[str, Any]:
+    """An unresolved click as JSON."""
+    return {
+        "image_id": click.image_id,
+        "click_id": click.annotation_id,
+        "category_id": classes.ids[click.label],
+        "point": list(click.point),
+        "reason": click.reason,
+    }
+
+
+def click_of_entry(entry: Mapping[str, Any], label_of: Mapping[int, int]) -> UnresolvedClick:
+    """What `entry_of_click` made; `label_of` has a label for each category id."""
+    x, y = entry["point"]
+    return UnresolvedClick(
+        entry["image_id"],
+        entry["click_id"],
+        label_of[entry["category_id"]],
+        (float(x), float(y)),
+        str(entry["reason"]),
+    )
 
 
 def reasons(clicks: Iterable[UnresolvedClick]) -> dict[str, int]:
@@ -262,24 +288,3 @@ def _fault(entry: Any, sizes: dict[Any, tuple[int, int]], label_of: dict[int, in
     except ValueError as error:
         return f"the mask does not decode: {error}"
     return ""
-
-
-def _label(entry: dict[str, Any], label_of: dict[int, int]) -> PseudoLabel:
-    mask = entry["segmentation"]
-    if isinstance(mask["counts"], list):
-        mask = coco_mask.frPyObjects(mask, *mask["size"])
-    (height, width), counts = mask["size"], mask["counts"]
-    x, y = entry["point"]
-    agreement = entry.get("iou_rough_refined")
-    return PseudoLabel(
-        entry["image_id"],
-        int(entry.get("click_id", entry["id"])),
-        label_of[entry["category_id"]],
-        (float(x), float(y)),
-        RunLengths(height, width, counts.encode() if isinstance(counts, str) else counts),
-        int(entry.get("level", 0)),
-        float(entry.get("score", 1)),
-        float(entry.get("maskness", 1)),
-        None if agreement is None else float(agreement),
-        tuple(map(str, entry.get("flags", ()))),
-    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,8 +32,11 @@ from vtk_cli.models.names import parse_network
 from vtk_cli.models.published import timm_weights
 from vtk_cli.models.weights import read_state_dict
 from vtk_cli.segment.labels.inputs import classes_of
+from vtk_cli.segment.labels.sources import common_folder
 from vtk_cli.segment.options import NONE, SegmentOptions
-from vtk_cli.segment.pseudo.labels import PseudoLabel, read_pseudo_labels
+from vtk_cli.segment.pseudo.labelling import labels_made
+from vtk_cli.segment.pseudo.labels import PseudoLabel, annotation_of, read_pseudo_labels, write_pseudo_labels
+from vtk_cli.segment.pseudo.parts import PARTS, make_each
 from vtk_cli.segment.refine.checkpoint import SavedRefiner, save_refiner
 from vtk_cli.segment.refine.configurations import RefineConfig, refine_config
 from vtk_cli.segment.refine.evaluation import MaskQuality, evaluate_refinement
@@ -50,8 +54,8 @@ from vtk_cli.segment.refine.pairs import RefinePair, RefinePairs, collate_crops,
 from vtk_cli.segment.training.schedules import Rate, warm_cosine
 from vtk_cli.segment.training.teaching import CHECKPOINTS, METRICS
 
-CHOSEN = "chosen.json"
-"""Which epoch the kept weights are of, and how good their masks are."""
+REFINED, CHOSEN = "refined.json", "chosen.json"
+"""The refined labels; which epoch the kept weights are of, and how good their masks are."""
 _EVALUATIONS = 40
 """How often the held-out masks are looked at; published: every 5,000 of 200,000 updates."""
 
@@ -158,32 +162,55 @@ def train_refiner(
     return found
 
 
-def refined(
-    saved: SavedRefiner, points: PointSet, labels: Sequence[PseudoLabel], device: torch.device, console: Console
-) -> Iterator[PseudoLabel]:
-    """Labels with refined masks, image by image, in their order.
+def write_refined(
+    saved: SavedRefiner,
+    points: PointSet,
+    labels: Iterable[PseudoLabel],
+    folder: Path,
+    *,
+    world: World,
+    console: Console,
+) -> None:
+    """Write `refined.json`: labels with refined masks, in their order.
+
+    The images are shared among the processes, and what is finished of them is kept where the stage ends early.
 
     Args:
         saved: the network; its classes are those of the labels.
         points: the clicked images.
         labels: those of an image one after another.
-        device: where.
+        folder: of the stage.
+        world: this process among the others.
         console: shows the progress.
 
     Raises:
         BrokenImage: an image can no longer be read.
         UserError: the network is for other classes.
+        Preempted, KeyboardInterrupt: a signal came; what is finished is kept.
     """
-    if saved.classes.names != points.classes.names:
+    classes = points.classes
+    if saved.classes.names != classes.names:
         raise UserError("refines other classes than those of the clicks", str(saved.path), "train it anew")
-    network = saved.build().to(device)
+    network = saved.build().to(world.device)
     images = {image.id: image for image in points.images}
-    with console.progress("refining", len(labels)) as progress:
-        for image_id, group in groupby(labels, key=lambda label: label.image_id):
-            of_image = list(group)
-            pixels = normalised(pil_to_tensor(images[image_id].read())).to(device)
-            yield from refine_labels(network, saved.config, len(saved.classes.names), pixels, of_image)
-            progress.advance(len(of_image))
+    groups = [list(group) for _, group in groupby(labels, key=lambda label: label.image_id)]
+
+    def make(indices: Sequence[int]) -> Generator[tuple[int, Any]]:
+        for index in indices:
+            of_image = groups[index]
+            pixels = normalised(pil_to_tensor(images[of_image[0].image_id].read())).to(world.device)
+            better = refine_labels(network, saved.config, len(classes.names), pixels, of_image)
+            yield index, {"labels": [annotation_of(label, 0, classes) for label in better]}
+
+    with console.progress("refining", len(groups)) as progress:
+        make_each(len(groups), make, folder / PARTS, world=world, progress=progress)
+
+    def join() -> None:
+        better = labels_made(folder / PARTS, len(groups), classes)
+        write_pseudo_labels(folder / REFINED, better, points, common_folder(points.images))
+        shutil.rmtree(folder / PARTS)
+
+    world.on_main(join)
 
 
 def _refiner(model: nn.Module) -> MaskRefineNet | MicroRefineNet:
