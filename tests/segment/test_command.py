@@ -135,7 +135,7 @@ def test_prediction_writes_pictures_and_masks_and_passes_over_what_is_broken(
     Path("broken.png").write_bytes(b"no image")
     code, out, err = run(
         *("predict", scenes / "val", "broken.png", "--model", finished, "--conf", "0", "--save-masks", "--json"),
-        *("--device", "cpu", "-o", "found"),
+        *("--device", "cpu", "-o", "found", "--save-txt"),
     )
     assert code == 0, err
     said = json.loads(out)
@@ -143,6 +143,9 @@ def test_prediction_writes_pictures_and_masks_and_passes_over_what_is_broken(
     assert len(said["broken"]) == 1
     assert len(list(Path("found").glob("*.jpg"))) == 6
     assert len(list(Path("found").glob("*.png"))) == len(load(Path("found/predictions.json"))) == said["objects"]
+    lines = [line.split() for file in Path("found/labels").glob("*.txt") for line in file.read_text().splitlines()]
+    assert 0 < len(lines) <= said["objects"]
+    assert all(len(line) >= 7 and len(line) % 2 for line in lines)
 
 
 def test_the_preview_shows_labels_and_exports_them(finished: Path, run: Call) -> None:

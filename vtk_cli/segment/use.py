@@ -15,14 +15,14 @@ from vtk_cli.console import Console
 from vtk_cli.data.detection.evaluation import evaluate_masks
 from vtk_cli.data.detection.outlines import outline_mask
 from vtk_cli.data.detection.records import require_outlines
-from vtk_cli.data.detection.results import results_of, write_results
+from vtk_cli.data.detection.results import results_of, write_results, yolo_polygons
 from vtk_cli.data.images import BrokenImage, decode_image
 from vtk_cli.data.inputs import find_inputs, is_video
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.distributed import join_world
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
-from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json
+from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json, write_text
 from vtk_cli.options import RUN_CONFIG, read_config
 from vtk_cli.segment.command import EvalOptions, PredictOptions, PreviewOptions, StageOptions
 from vtk_cli.segment.job import Job, forget, make
@@ -136,7 +136,7 @@ def predict_images(options: PredictOptions, console: Console) -> ExitCode:
     looker = trained.looker(device, options.precision)
     settings = normal_settings(teacher=trained.role == "teacher")
     classes, multiple = trained.saved.classes, trained.network.config.padding_multiple
-    make_folder(options.out)
+    make_folder(options.out / "labels" if options.save_txt else options.out)
     rows: list[tuple[object, ...]] = []
     entries: list[dict[str, Any]] = []
     broken: list[str] = []
@@ -158,6 +158,8 @@ def predict_images(options: PredictOptions, console: Console) -> ExitCode:
                 label = classes.names[int(found.labels[index])].replace("/", "-")
                 with atomic_path(options.out / f"{name}-{index + 1}-{label}.png") as temporary:
                     Image.fromarray(pixels).save(temporary, format="PNG")
+            if options.save_txt:
+                write_text(options.out / "labels" / f"{name}.txt", yolo_polygons(found, *image.size))
             entries += [{"file": str(file), **entry} for entry in results_of([found], classes.ids)]
             rows.append((file.name, len(found)))
     for message in broken:

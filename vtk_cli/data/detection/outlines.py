@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from contourpy import contour_generator
 from pycocotools import mask as coco_mask
 
 from vtk_cli.data.coco_faults import SLACK
@@ -72,6 +73,25 @@ def outline_of_mask(mask: Bools) -> RunLengths:
     """The run lengths of bool (H, W)."""
     runs = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return RunLengths(mask.shape[0], mask.shape[1], runs["counts"])
+
+
+def largest_ring(mask: Bools) -> Floats:
+    """The outer border of the largest connected part of a mask, as YOLO's files have one polygon an object.
+
+    Args:
+        mask: bool (H, W).
+
+    Returns:
+        float64 (P, 2), P >= 3: x, y in pixels from the image's corner, so a pixel's centre is at .5; empty (0, 2) of
+        an empty mask. Between pixels the border runs half way, which cuts corners off.
+    """
+    padded = np.pad(mask, 1).astype(np.float64)
+    rings = [np.asarray(line, np.float64) for line in contour_generator(z=padded).lines(0.5)]
+    if not rings:
+        return np.zeros((0, 2))
+    ring: Floats = max(rings, key=_shoelace)[:-1]
+    # in the padded mask, the centre of the image's first pixel is at 1
+    return np.clip(ring - 0.5, 0, (mask.shape[1], mask.shape[0]))
 
 
 def coco_rle(runs: RunLengths) -> dict[str, Any]:

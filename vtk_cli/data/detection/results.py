@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vtk_cli.data.coco_faults import are_numbers, get, is_number
 from vtk_cli.data.detection import DetectionSet
-from vtk_cli.data.detection.outlines import Floats, RunLengths, outline_of
+from vtk_cli.data.detection.outlines import Floats, RunLengths, largest_ring, outline_mask, outline_of
 from vtk_cli.data.rle import run_lengths
 from vtk_cli.engine.distributed import World
 from vtk_cli.errors import UserError
@@ -89,6 +89,19 @@ def yolo_lines(one: Detections, width: int, height: int) -> str:
     boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
     rows = zip(one.labels.tolist(), boxes.tolist(), one.scores.tolist(), strict=True)
     return "".join(f"{label} {' '.join(f'{value:.6f}' for value in box)} {score:.6f}\n" for label, box, score in rows)
+
+
+def yolo_polygons(one: Detections, width: int, height: int) -> str:
+    """The text file that YOLO's tools read for an image: `class x1 y1 x2 y2 ...` a line, in shares of the image.
+
+    Of a mask in several parts the file has the largest; of an empty one, no line.
+    """
+    lines = []
+    for label, outline in zip(one.labels.tolist(), one.masks or (), strict=True):
+        ring = largest_ring(outline_mask(outline, height, width)) / (width, height)
+        if len(ring):
+            lines.append(f"{label} {' '.join(f'{value:.6f}' for value in ring.flatten())}\n")
+    return "".join(lines)
 
 
 def read_results(path: Path, dataset: DetectionSet) -> list[Detections]:
