@@ -1,4 +1,4 @@
-"""Further rounds: the student before is the teacher; averaged ones go on from the student and are labelled by its EMA."""
+"""Further rounds: the student before is the teacher; averaged ones go on from the student, labelled by its average."""
 
 from __future__ import annotations
 
