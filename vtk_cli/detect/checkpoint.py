@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vtk_cli.detect.classes import coco_classes, is_of_classes, labels_of, select_labels
@@ -18,6 +17,7 @@ from vtk_cli.detect.network import NeckFreeViDT, ViDT, build_detector
 from vtk_cli.detect.official_keys import from_official, is_official, to_official
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
+from vtk_cli.models.described_weights import classes_from_text, classes_to_text, save_described, some_names
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, mismatch, read_state_dict
 
@@ -27,7 +27,6 @@ _EXTRAS = ("heads.iou_embed.", "heads.vector_embed.", "token_head.")
 """Heads that a detector may have or not."""
 _FREE = {"iou_aware", "token_labels", "token_offset", "mask_coefficients", "classes", "aux", "dropout"}
 """What may differ between the detector that was trained and the one that goes on from it."""
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,9 @@ def save_detector(
     metadata = {
         **(note or {}),
         _CONFIG: json.dumps(config_to_json(config)),
-        _CLASSES: json.dumps({"names": classes.names, "category_ids": classes.category_ids}),
+        _CLASSES: classes_to_text(classes.names, classes.category_ids),
     }
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary, metadata)
+    save_described(path, state, metadata)
 
 
 def save_official(path: Path, state: Mapping[str, Tensor], config: DetectorConfig) -> None:
@@ -120,7 +118,7 @@ def read_detector(path: Path) -> SavedDetector:
         raise UserError("holds no detector", str(path), "name a file of vtk detect or a published vidt_*.pth")
     try:
         config = config_from_json(json.loads(metadata[_CONFIG]))
-        classes = _read_classes(json.loads(metadata[_CLASSES]))
+        classes = Classes(*classes_from_text(metadata[_CLASSES]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"describes no detector ({error})", str(path), "write the file anew") from error
     if len(classes.names) != config.classes:
@@ -155,11 +153,13 @@ def load_detector(network: Detector, saved: SavedDetector, classes: Classes, *, 
     state, notes = dict(saved.state), []
     if reset_head:
         state = {name: tensor for name, tensor in state.items() if not is_of_classes(name)}
-        notes.append(f"the classifier is new, for {_some(classes.names)}")
+        notes.append(f"the classifier is new, for {some_names(classes.names)}")
     elif classes.names != saved.classes.names or saved.config.token_offset != network.config.token_offset:
         labels = None if saved.config.neck == "none" else labels_of(classes, saved.classes)
         if labels is None:
-            what = f"knows other classes ({_some(saved.classes.names)}) than asked for ({_some(classes.names)})"
+            what = (
+                f"knows other classes ({some_names(saved.classes.names)}) than asked for ({some_names(classes.names)})"
+            )
             raise UserError(what, where, "learn a new classifier with --reset-head")
         state, _ = select_labels(state, saved.config, labels)
         if len(labels) < len(saved.classes.names):
@@ -204,17 +204,3 @@ def _plain(value: Any) -> str:
 def _numbered(config: DetectorConfig) -> Classes:
     labels = range(config.classes)
     return Classes(tuple(f"class {label}" for label in labels), tuple(labels))
-
-
-def _read_classes(values: Any) -> Classes:
-    names, ids = values["names"], values["category_ids"]
-    if not all(isinstance(name, str) for name in names) or not all(isinstance(each, int) for each in ids):
-        raise ValueError("class names are text and category ids are numbers")
-    if len(names) != len(ids):
-        raise ValueError(f"{len(names)} class names for {len(ids)} category ids")
-    return Classes(tuple(names), tuple(ids))
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names)}: {shown}"

@@ -22,6 +22,7 @@ from vtk_cli.detect.official_keys import is_official
 from vtk_cli.detect.optimisation import CosineRate, build_optimizer, parameter_groups
 from vtk_cli.detect.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, TrainOptions
 from vtk_cli.detect.preprocessing import Preprocessing
+from vtk_cli.detect.recipes import RECIPES
 from vtk_cli.detect.samples import Mixing, TrainingImages, Transform
 from vtk_cli.detect.trained import open_trained, weights_file
 from vtk_cli.detect.transforms import Letterbox, ModernTraining, PaperTraining, Stretch
@@ -36,6 +37,8 @@ from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import read_state_dict
 
 _MASK_COEFFICIENTS = 256
+_MOST_WARMUP = 0.1
+"""Of a training's updates, so many at most are the warm-up that a recipe brings along."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,16 +130,13 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
     batches, epochs = _batches(options, data.train, preprocessing, network.config, world)
     updates = -(-batches.steps_per_epoch // options.accumulate) * epochs
     optimizer = build_optimizer(parameter_groups(network, options.weight_decay, options.decay_of), options.lr)
-    if options.warmup_steps >= updates:
-        what = f"{options.warmup_steps} updates of warm-up leave nothing of {updates}"
-        raise UserError(what, "--warmup-steps", "give fewer, or train longer")
     scheduler = CosineRate(
         optimizer,
         options.lr,
         options.min_lr,
         epochs,
         updates,
-        options.warmup_steps,
+        _warmup(options, updates, console),
         options.schedule_on == "updates",
     )
     return Training(
@@ -284,6 +284,23 @@ def _augmentation(options: TrainOptions, preprocessing: Preprocessing) -> Transf
     if options.augment == "modern":
         return ModernTraining(Letterbox(options.size) if options.resize == "letterbox" else Stretch(options.size))
     return preprocessing.transform
+
+
+def _warmup(options: TrainOptions, updates: int, console: Console) -> int:
+    """The updates of warm-up: those of the recipe, but no more than a tenth of a short training; or those given.
+
+    Raises:
+        UserError: those given leave no time for anything else.
+    """
+    wanted = options.warmup_steps
+    most = int(updates * _MOST_WARMUP)
+    if wanted > most and wanted == RECIPES.get(options.recipe or "", {}).get("warmup_steps"):
+        console.note(f"{most:,} updates of warm-up, a tenth of {updates:,}; the recipe's {wanted:,} are too many")
+        return most
+    if wanted >= updates:
+        what = f"{wanted} updates of warm-up leave nothing of {updates}"
+        raise UserError(what, "--warmup-steps", "give fewer, or train longer")
+    return wanted
 
 
 def _objective(options: TrainOptions, config: DetectorConfig, world: World) -> Objective:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vtk_cli.data.points.records import Classes
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path
+from vtk_cli.models.described_weights import classes_from_text, classes_to_text, save_described
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, read_state_dict
 from vtk_cli.segment.refine.configurations import RESNET101, RefineConfig, refine_config
@@ -70,10 +67,7 @@ def save_refiner(path: Path, state: Mapping[str, Tensor], config: RefineConfig, 
         JobError: the disk is full.
         UserError: the folder may not be written.
     """
-    described = {"names": classes.names, "category_ids": classes.ids}
-    metadata = {_CONFIG: config.name, _CLASSES: json.dumps(described)}
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary, metadata)
+    save_described(path, state, {_CONFIG: config.name, _CLASSES: classes_to_text(classes.names, classes.ids)})
 
 
 def read_refiner(path: Path) -> SavedRefiner:
@@ -91,8 +85,8 @@ def read_refiner(path: Path) -> SavedRefiner:
     if _CONFIG not in metadata or _CLASSES not in metadata:
         raise UserError("holds no MaskRefineNet", str(path), "name a file of vtk segment refine, or published weights")
     try:
-        classes = _read_classes(json.loads(metadata[_CLASSES]))
-    except (ValueError, KeyError, TypeError) as error:
+        classes = Classes(*classes_from_text(metadata[_CLASSES]))
+    except ValueError as error:
         raise UserError(f"its classes cannot be read ({error})", str(path), "write it anew") from error
     return SavedRefiner(refine_config(metadata[_CONFIG]), classes, state, path)
 
@@ -104,12 +98,3 @@ def _published_classes(count: int, path: Path) -> Classes:
     if count < 1:
         raise UserError("has too few input channels for a MaskRefineNet", str(path))
     return Classes(tuple(f"class {number}" for number in range(1, count + 1)), tuple(range(1, count + 1)))
-
-
-def _read_classes(values: Any) -> Classes:
-    names, ids = values["names"], values["category_ids"]
-    if not names or len(names) != len(ids):
-        raise ValueError(f"{len(names)} names and {len(ids)} ids")
-    if not all(isinstance(name, str) for name in names) or not all(isinstance(one, int) for one in ids):
-        raise TypeError("names are text and ids are numbers")
-    return Classes(tuple(names), tuple(ids))

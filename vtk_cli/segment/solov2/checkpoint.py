@@ -6,15 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from vtk_cli.data.points import Classes
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path
+from vtk_cli.models.described_weights import classes_from_text, classes_to_text, save_described, some_names
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, mismatch, read_state_dict
 from vtk_cli.segment.solov2.configurations import Role, SegmenterConfig, config_from_json, config_to_json
@@ -77,10 +75,9 @@ def save_segmenter(
     metadata = {
         **(note or {}),
         _CONFIG: json.dumps(config_to_json(config)),
-        _CLASSES: json.dumps({"names": classes.names, "category_ids": classes.ids}),
+        _CLASSES: classes_to_text(classes.names, classes.ids),
     }
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary, metadata)
+    save_described(path, state, metadata)
 
 
 def read_segmenter(path: Path, role: Role = "student") -> SavedSegmenter:
@@ -102,7 +99,7 @@ def read_segmenter(path: Path, role: Role = "student") -> SavedSegmenter:
         raise UserError("holds no SOLOv2", str(path), fix)
     try:
         config = config_from_json(json.loads(metadata[_CONFIG]))
-        classes = _read_classes(json.loads(metadata[_CLASSES]), config)
+        classes = Classes(*classes_from_text(metadata[_CLASSES], config.classes))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"its description cannot be read ({error})", str(path), "write it anew") from error
     rest = {name: value for name, value in metadata.items() if name not in {_CONFIG, _CLASSES}}
@@ -126,7 +123,7 @@ def start_from(network: SOLOv2, classes: Classes, saved: SavedSegmenter, *, rese
     if reset_head:
         state |= {name: tensor for name, tensor in network.state_dict().items() if name.startswith(_HEAD)}
     elif classes != saved.classes:
-        what = f"knows other classes ({_some(saved.classes)}) than the data ({_some(classes)})"
+        what = f"knows other classes ({some_names(saved.classes.names)}) than the data ({some_names(classes.names)})"
         raise UserError(what, where, "learn a new classifier with --reset-head")
     if network.config.stride_in_1x1 != saved.config.stride_in_1x1:
         raise UserError("is on another kind of ResNet", where, "build the network as the file says")
@@ -149,17 +146,3 @@ def _published_classes(config: SegmenterConfig) -> Classes:
         return coco
     numbers = tuple(range(1, config.classes + 1))
     return Classes(tuple(f"class {number}" for number in numbers), numbers)
-
-
-def _read_classes(values: Any, config: SegmenterConfig) -> Classes:
-    names, ids = values["names"], values["category_ids"]
-    if not all(isinstance(name, str) for name in names) or not all(isinstance(each, int) for each in ids):
-        raise ValueError("class names are text and category ids are numbers")
-    if not len(names) == len(ids) == config.classes:
-        raise ValueError(f"{len(names)} class names and {len(ids)} category ids for {config.classes} classes")
-    return Classes(tuple(names), tuple(ids))
-
-
-def _some(classes: Classes, shown: int = 5) -> str:
-    names = ", ".join(classes.names[:shown]) + (", ..." if len(classes.names) > shown else "")
-    return f"{len(classes.names)}: {names}"
