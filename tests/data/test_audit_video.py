@@ -12,7 +12,7 @@ from vtk_cli.console import Console
 from vtk_cli.data import video_probe
 from vtk_cli.data.audit import audit, kind_of
 from vtk_cli.data.moving_digits import write_h264
-from vtk_cli.data.video_lists import read_video_list
+from vtk_cli.data.video.lists import read_video_list
 from vtk_cli.data.video_probe import Probed, VideoProbe, decode_all
 from vtk_cli.errors import UserError
 

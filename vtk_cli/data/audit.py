@@ -16,7 +16,7 @@ from vtk_cli.data.detection.yolo import SUFFIXES, find_yolo_config
 from vtk_cli.data.embedded import open_embedded, wrong_files
 from vtk_cli.data.image_layouts import is_image
 from vtk_cli.data.problems import Audit, Problem
-from vtk_cli.data.video_lists import is_video
+from vtk_cli.data.video.records import is_video
 from vtk_cli.data.walking import walk_files
 from vtk_cli.errors import UserError, nearest
 

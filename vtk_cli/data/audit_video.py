@@ -10,7 +10,8 @@ from queue import SimpleQueue
 
 from vtk_cli.console import Console
 from vtk_cli.data.problems import Problem
-from vtk_cli.data.video_lists import VideoFile, VideoList, is_video, read_video_list
+from vtk_cli.data.video.lists import read_video_list
+from vtk_cli.data.video.records import VideoFile, VideoList, is_video
 from vtk_cli.data.video_probe import Probed, VideoProbe
 from vtk_cli.data.walking import check_folder, read_folder
 

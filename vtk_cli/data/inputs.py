@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vtk_cli.data.image_layouts import EXTENSIONS as IMAGES
-from vtk_cli.data.video_lists import EXTENSIONS as VIDEOS
+from vtk_cli.data.video.records import EXTENSIONS as VIDEOS
 from vtk_cli.data.walking import walk_files
 from vtk_cli.errors import UserError
 

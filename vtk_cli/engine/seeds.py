@@ -51,7 +51,7 @@ def rng_state() -> dict[str, Any]:
         },
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # the current device only: asking all would open a context on each
+    if torch.cuda.is_initialized():  # the current device only: asking all would open a context on each
         state["cuda"] = torch.cuda.get_rng_state()
     if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()

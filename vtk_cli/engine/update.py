@@ -205,7 +205,7 @@ class Updater:
 
     def _backward_one(self, loss: Tensor, share: float) -> Tensor:
         scaled = loss if share == 1 else loss * share
-        (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()  # type: ignore[no-untyped-call]
+        (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()
         return loss.detach()
 
     def _step(self) -> None:

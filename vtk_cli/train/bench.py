@@ -141,7 +141,7 @@ def _by_hand(folder: Path, model: str, options: TrainOptions, device: torch.devi
     for images, labels in loader:
         loss = F.cross_entropy(network(images.to(device)), labels.to(device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     _wait(device)

@@ -96,7 +96,7 @@ def recipes(options: RecipesOptions, console: Console) -> ExitCode:
 
 def models(options: SpeechOptions, console: Console) -> ExitCode:  # noqa: ARG001
     """List the networks that --model names."""
-    from vtk_cli.video_pretrain.networks.catalog import show_models
+    from vtk_cli.video_pretrain.recipe_table import show_models
 
     return show_models(console)
 

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vtk_cli.errors import UserError
+from vtk_cli.data.video.records import Short
 from vtk_cli.options import RunOptions, option
 
 MOVING_DIGITS = "moving-digits"
-SAMPLINGS = ("dense", "stride", "segment")
-ListFormat = Literal["auto", "csv", "kinetics", "ssv2", "ucf101", "hmdb51", "diving48", "gym99", "folders"]
-Backend = Literal["auto", "torchcodec", "decord", "pyav", "frames"]
-Short = Literal["clamp", "loop", "error"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames make a clip.
-
-    Args:
-        kind: `dense`: frames spread evenly over a window of frames x stride at 30 frames a second; `stride`: every
-            stride-th frame as it comes; `segment`: one of each of as many equal parts of the video.
-        frames: of a clip.
-        stride: between frames; 0 for `segment`.
-    """
-
-    kind: Literal["dense", "stride", "segment"]
-    frames: int
-    stride: int
-
-
-def parse_sampling(text: str) -> Sampling:
-    """`dense:8x8`, `stride:8x2` or `segment:8`.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    kind, _, numbers = text.strip().partition(":")
-    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})" if kind in {"dense", "stride"} else r"(\d{1,4})", numbers)
-    if kind not in SAMPLINGS or match is None or 0 in map(int, match.groups()):
-        what = f"{text!r} is no sampling"
-        raise UserError(what, "--sampling", "give dense:8x8 or stride:8x2 (frames x stride), or segment:8 (frames)")
-    frames, *stride = map(int, match.groups())
-    return Sampling(kind, frames, stride[0] if stride else 0)  # type: ignore[arg-type]  # one of SAMPLINGS
+ListFormat = Literal["auto", "paths", "vtk", "kinetics", "ssv2", "ucf101", "hmdb51", "diving48", "gym99", "folders"]
+Backend = Literal["auto", "decord", "pyav", "torchcodec", "frames"]
 
 
 def _complete_data(incomplete: str) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from vtk_cli.data.video.records import parse_sampling
 from vtk_cli.errors import UserError
 from vtk_cli.options import option
-from vtk_cli.video_pretrain.data_options import ListOptions, parse_sampling
+from vtk_cli.video_pretrain.data_options import ListOptions
 from vtk_cli.video_pretrain.update_options import Schedule, SpeedOptions, TestViewOptions
 
 Protocol = Literal["test", "linear", "knn", "retrieval", "finetune"]

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from vtk_cli.data.video.records import Sampling, parse_sampling
 from vtk_cli.errors import UserError
 from vtk_cli.video_pretrain.augmentation_options import AugmentationOptions
-from vtk_cli.video_pretrain.data_options import MOVING_DIGITS, DataOptions, Sampling, parse_sampling
+from vtk_cli.video_pretrain.data_options import MOVING_DIGITS, DataOptions
 from vtk_cli.video_pretrain.method_options import (
     FreqAugOptions,
     NetworkOptions,

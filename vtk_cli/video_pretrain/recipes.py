@@ -124,7 +124,7 @@ _TIME: Recipe = {
     "precision": "auto",
     "crop": "short-side",
     "short_side_min": 256,
-    "short_side_max": 320,
+    "short_side_max": 280,
     "hflip": 0.0,
     "jitter": 0.0,
     "jitter_hue": 0.0,
@@ -139,10 +139,10 @@ _TIME: Recipe = {
 }
 _DIGITS: Recipe = {
     "sampling": "stride:8x2",
-    "img_size": 28,
+    "img_size": 24,
     "crop": "short-side",
-    "short_side_min": 32,
-    "short_side_max": 32,
+    "short_side_min": 28,
+    "short_side_max": 28,
     "hflip": 0.0,
     "jitter": 0.4,
     "jitter_hue": 0.0,
@@ -155,7 +155,7 @@ _DIGITS: Recipe = {
     "schedule": "cosine",
     "test_clips": 1,
     "test_crops": "1",
-    "test_scale": 32,
+    "test_scale": 28,
 }
 _DIGITS_SSL: Recipe = {
     **_DIGITS,

@@ -153,7 +153,7 @@ def _seconds(run: Callable[[int], object], turn: int, device: torch.device) -> f
         start = time.perf_counter()
         run(turn)
         return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(device)
     begin.record()
     run(turn)

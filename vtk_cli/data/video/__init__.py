@@ -1,0 +1,1 @@
+"""Videos for training and testing: lists, readers that survive damaged files, sampling, views, clips."""

@@ -1,0 +1,1 @@
+"""The networks of `vtk video-pretrain`: clips in, features out."""
