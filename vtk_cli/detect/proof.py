@@ -23,7 +23,7 @@ from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.results import read_results, write_results
 from vtk_cli.data.embedded import Embedded, open_embedded
 from vtk_cli.detect.inference import EvaluationBatches
-from vtk_cli.detect.job import measured, measures_masks
+from vtk_cli.detect.measuring import measured, measures_masks
 from vtk_cli.detect.network import parameter_count
 from vtk_cli.detect.options import SCENES, TrainOptions
 from vtk_cli.detect.pictures import write_predictions

@@ -11,7 +11,7 @@ from vtk_cli.detect.command import ConvertOptions, EvalOptions, ExportOptions, P
 from vtk_cli.detect.configurations import Classes
 from vtk_cli.detect.exporting import export_detector
 from vtk_cli.detect.inference import EvaluationBatches, Inference
-from vtk_cli.detect.job import measured, measures_masks
+from vtk_cli.detect.measuring import measured, measures_masks
 from vtk_cli.detect.options import SCENES
 from vtk_cli.detect.prediction import Predictor, Shown, Wanted, predict, prediction_rows, predictions_json
 from vtk_cli.detect.preprocessing import Preprocessing
