@@ -198,7 +198,7 @@ class TemporalOptions(RunOptions):
     )
     flow_target: str = option(
         "farneback",
-        "flow: farneback, lk, or a folder of .npy files.",
+        "flow: farneback or lk (Lucas-Kanade).",
         panel="Temporal losses",
         metavar="NAME",
     )

@@ -37,14 +37,15 @@ class PretrainedVideo(nn.Module):
         return self.method.backbone
 
     def forward(self, views: Sequence[Tensor], number: int, progress: float, seed: int, names: Sequence[str]) -> Tensor:
-        """Loss `number` of the framework; after its last one, the sum of the temporal losses `names` of the first view.
+        """Loss `number` of the framework (`SSLMethod.loss`); with its last one, the temporal losses of the first view.
 
-        The others are of the framework alone. See `SSLMethod.loss`.
+        With the last one, since then every parameter has its gradient in one backward pass: the one after which several
+        processes exchange theirs.
         """
-        if number < self.method.passes(len(views)):
-            loss: Tensor = self.method(views, number, progress, seed)
-            return loss
-        return temporal_sum(self.backbone, self.temporal, views[0], names)
+        loss: Tensor = self.method(views, number, progress, seed)
+        if names and number == self.method.passes(len(views)) - 1:
+            loss = loss + temporal_sum(self.backbone, self.temporal, views[0], names)
+        return loss
 
 
 class ClassifiedVideo(nn.Module):
@@ -145,7 +146,7 @@ class SSLObjective:
         """Yield the losses; `batch` is (indices, views (B, V, 3, T, S, S), filtered (B, V) bool, labels)."""
         _, views, flags, *_ = batch
         each = [self._freqaug(views[:, at], flags[:, at]) for at in range(views.shape[1])]
-        count = self._model.method.passes(len(each)) + bool(self._temporal)
+        count = self._model.method.passes(len(each))
         # The same in every process: the clock's is this process's own.
         seed = (clock.epoch << 32) + clock.step & _SEED_MASK
         for number in range(count):

@@ -56,7 +56,8 @@ class TrainViews(Dataset[Any]):
             return train_views(self.sampling, length, fps, rng, views=self.views, gap=self.gap, short=self.short)
 
         clips, used, faults = self.source.clips_or_others(index, choose, rng)
-        views = [self.augmentation.apply(clip, self.augmentation.draw(clip.shape[1], clip.shape[2], rng)) for clip in clips]
+        augment = self.augmentation
+        views = [augment.apply(clip, augment.draw(clip.shape[1], clip.shape[2], rng)) for clip in clips]
         return torch.stack(views), self.freqaug.draw(len(views)), self.labels[used], faults
 
 

@@ -1,0 +1,332 @@
+"""What is done with a trained network: it is evaluated by a protocol, or names the classes of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtk_cli.console import Console
+from vtk_cli.data.inputs import find_inputs
+from vtk_cli.data.video.clips import ClipSource
+from vtk_cli.data.video.decoding import VideoDecoder
+from vtk_cli.data.video.reading import check_backend
+from vtk_cli.data.video.records import VideoFile, is_video, parse_sampling
+from vtk_cli.data.video.sets import VideoSet, open_videos
+from vtk_cli.engine.devices import resolve_device
+from vtk_cli.engine.run_config import RunConfig
+from vtk_cli.engine.workers import worker_count
+from vtk_cli.errors import ExitCode, UserError
+from vtk_cli.files import atomic_path, make_folder, require_folder, write_json
+from vtk_cli.video_pretrain.command import PredictOptions
+from vtk_cli.video_pretrain.data_options import MOVING_DIGITS
+from vtk_cli.video_pretrain.eval_options import EvalOptions
+from vtk_cli.video_pretrain.job import train_video
+from vtk_cli.video_pretrain.looking import Found, Looker
+from vtk_cli.video_pretrain.options import VideoOptions
+from vtk_cli.video_pretrain.protocols import Bank, answers_of, by_neighbours, by_probe, retrieval
+from vtk_cli.video_pretrain.report import Story, percent, write_story
+from vtk_cli.video_pretrain.samples import TestViews
+from vtk_cli.video_pretrain.scores import Answers
+from vtk_cli.video_pretrain.shortcuts import SHORTCUTS
+from vtk_cli.video_pretrain.trained import SavedNetwork, open_network
+from vtk_cli.video_pretrain.update_options import TestViewOptions
+
+Judge = Callable[[Found], NDArray[Any]]
+"""From what was found to class scores (n, K)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluating:
+    """What every protocol works with."""
+
+    options: EvalOptions
+    saved: SavedNetwork
+    train: VideoSet
+    test: VideoSet
+    train_source: ClipSource
+    test_source: ClipSource
+    looker: Looker
+    views: TestViews
+    console: Console
+
+    def at_tests(self, change: Any = None, *, each: bool = False) -> Found:
+        """What is found of the test videos."""
+        return self.looker.look(
+            self.test_source, self.views, self.console, change=change, each=each, title="looking at test videos"
+        )
+
+    def bank(self) -> Bank:
+        """What is found of the training videos."""
+        if not self.train.labelled:
+            raise UserError("the training videos have no labels", "DATA", "label them, or give --protocol test")
+        found = self.looker.look(self.train_source, self.views, self.console, title="looking at training videos")
+        return Bank(found, self.train.labels, len(self.train.classes))
+
+
+def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
+    """Evaluate by the protocol that the options name.
+
+    Raises:
+        UserError: network, videos and protocol do not go together; or test videos are broken and --allow-missing is
+            not given.
+    """
+    options.check()
+    check_backend(options.backend)
+    saved = open_network(options.model)
+    protocol = options.protocol or ("test" if saved.head else "knn")
+    if protocol == "finetune" or (protocol == "linear" and options.probe == "sgd"):
+        return train_video(trained_options(options, saved, protocol), console)
+    if options.out is not None:
+        require_folder(options.out)
+    work = _opened(options, saved, console)
+    found = work.at_tests(each=options.export is not None)
+    _allow_missing(options, work, found)
+    answers, extra = _answered(work, protocol, found)
+    if options.export is not None:
+        export_features(options.export, work.test_source, found)
+        extra = {**extra, "features": str(options.export)}
+    title = f"{saved.config.name} on {work.test.name}, {protocol}"
+    by = {"test": "classes", "knn": f"{options.knn_k} nearest neighbours", "linear": "linear probe"}.get(protocol, "")
+    told = {name: percent(value) if isinstance(value, float) else str(value) for name, value in extra.items()}
+    story = Story(options.out or Path(), title, answers, by, work.train.classes, extra=told, notes=saved.notes)
+    summary: dict[str, Any] = {"protocol": protocol, "model": str(saved.path), "data": work.test.name}
+    summary |= {} if answers is None else {"n": answers.n, **answers.scalars()}
+    summary |= {**extra, "missing": len(found.missing)}
+    console.table(title, ("", "value"), story.rows())
+    if options.out is not None:
+        make_folder(options.out)
+        write_json(options.out / "evaluation.json", summary)
+        console.text(f"Look at {write_story(story)}")
+    console.emit(summary)
+    return ExitCode.DONE
+
+
+def predict_videos(options: PredictOptions, console: Console) -> ExitCode:
+    """Name the likeliest classes of videos, and write their features.
+
+    Raises:
+        UserError: there is no video, the network has no classes and no features are asked for.
+    """
+    check_backend(options.backend)
+    files = [file for file in find_inputs(options.videos) if is_video(file.name)]
+    if not files:
+        raise UserError("no videos among these", "VIDEOS", "name videos, folders or patterns")
+    saved = open_network(options.model)
+    if not saved.head and not options.features:
+        fix = "give --features, or a network that was trained with --objective supervised"
+        raise UserError("the network has no classes", str(saved.path), fix)
+    if options.out is not None:
+        require_folder(options.out)
+    videos = tuple(VideoFile(file, None, str(file)) for file in files)
+    source = ClipSource(videos, VideoDecoder(options.backend, options.decode_timeout))
+    found = _looker(saved, options).look(
+        source, views_of(saved, options, options), console, each=options.features, title="looking at videos"
+    )
+    rows, entries = _named(options, saved, videos, found)
+    for index, why in found.missing.items():
+        console.warn(f"{videos[index].path}: {why}")
+    console.table(f"{saved.path} says", ("video", "classes"), rows)
+    out = options.out or Path("predictions")
+    make_folder(out)
+    write_json(out / "predictions.json", entries)
+    if options.features:
+        export_features(out / "features.npz", source, found)
+    console.text(f"Look at {out}")
+    missing = [str(videos[index].path) for index in found.missing]
+    console.emit({"videos": len(entries), "broken": missing, "folder": str(out), "predictions": entries})
+    return ExitCode.DONE
+
+
+def trained_options(options: EvalOptions, saved: SavedNetwork, protocol: str) -> VideoOptions:
+    """The training that a protocol is: fine-tuning, or a probe by SGD."""
+    is_probe = protocol == "linear"
+    config, run = saved.config, _run_options(saved)
+    recipe = "digits-supervised" if _data_of(options, run) == MOVING_DIGITS else "supervised"
+    same = ("epochs", "optimizer", "lr", "lr_base_size", "weight_decay", "schedule", "milestones", "warmup", "dropout",
+            "hflip", "jitter", "jitter_hue", "gray_prob", "format", "root", "backend", "decode_timeout", "short",
+            "in_memory", "workers", "batch_size", "test_clips", "test_crops", "test_scale", "views_offset", "ensemble",
+            "allow_missing", "precision", "compile", "checkpoint_seconds", "seed", "device", "out",
+            "dry_run")  # fmt: skip
+    crop = {name: run[name] for name in _CROPS if name in run}
+    return VideoOptions(
+        **{
+            **VideoOptions.recipes[recipe],
+            **crop,
+            **{name: getattr(options, name) for name in same},
+            "recipe": recipe,
+            "data": _data_of(options, run),
+            "val": options.val or run.get("val"),
+            "objective": "supervised",
+            "model": config.name,
+            "model_arg": tuple(f"{name}={value}" for name, value in config.model_args.items()),
+            "weights": str(saved.path),
+            "sampling": options.sampling or config.sampling,
+            "img_size": config.side,
+            "mean": config.mean,
+            "std": config.std,
+            "time": "none",
+            "freqaug": "none",
+            "freeze": is_probe,
+            "probe_bn": options.probe_bn,
+        }
+    )
+
+
+def export_features(path: Path, source: ClipSource, found: Found) -> None:
+    """Write `feat` (m, D), `path`, `start` and `end` (m,) of every view.
+
+    Raises:
+        JobError, UserError: as `vtk_cli.files.disk_errors`.
+    """
+    if found.clips is None:
+        raise ValueError("the views' features were not kept")
+    paths = np.array([str(source.videos[index].path) for index in found.clips["index"].tolist()])
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        seconds = found.clips["seconds"]
+        np.savez(stream, feat=found.clips["feat"], path=paths, start=seconds[:, 0], end=seconds[:, 1])
+
+
+def views_of(saved: SavedNetwork, options: TestViewOptions, lists: Any) -> TestViews:
+    """How a network looks at videos in a test."""
+    config = saved.config
+    return TestViews(
+        parse_sampling(lists.sampling or config.sampling),
+        options.test_clips,
+        int(options.test_crops),
+        options.test_scale or config.scale,
+        config.side,
+        options.views_offset,
+        lists.short,
+        config.mean,
+        config.std,
+    )
+
+
+_CROPS = (
+    *("crop", "short_side_min", "short_side_max", "crop_area_min", "crop_area_max", "crop_aspect"),
+    *("jitter_prob", "blur_prob", "blur_min", "blur_max"),
+)
+"""What a further training of a network has of its own training's views."""
+
+
+def _answered(work: Evaluating, protocol: str, found: Found) -> tuple[Answers | None, dict[str, Any]]:
+    """The answers of a protocol, and what else it says."""
+    options, labels = work.options, work.test.labels
+    if not work.test.labelled:
+        raise UserError(
+            "the test videos have no labels", work.test.name, "label them; vtk video-pretrain predict does without"
+        )
+    if protocol == "retrieval":
+        recalls = retrieval(found, labels, work.bank())
+        return None, {f"R@{k}": value for k, value in recalls.items()}
+    judge = _judge(work, protocol)
+    answers = answers_of(found, judge(found), labels)
+    extra: dict[str, Any] = {}
+    if options.shortcuts:
+        for name, change in SHORTCUTS.items():
+            changed = work.at_tests(change)
+            extra[f"top-1, {name}"] = answers_of(changed, judge(changed), labels).top1
+    return answers, extra
+
+
+def _judge(work: Evaluating, protocol: str) -> Judge:
+    options = work.options
+    if protocol == "test":
+        if not work.saved.head:
+            raise UserError("the network has no classes", str(work.saved.path), "give --protocol linear, knn ...")
+        return _scores
+    bank = work.bank()
+    if protocol == "knn":
+        return lambda found: by_neighbours(found, bank, k=options.knn_k, temperature=options.knn_temperature)
+    probe: Judge = by_probe(bank)
+    return probe
+
+
+def _scores(found: Found) -> NDArray[Any]:
+    if found.scores is None:
+        raise ValueError("the network has no classes")
+    return found.scores
+
+
+def _opened(options: EvalOptions, saved: SavedNetwork, console: Console) -> Evaluating:
+    run = _run_options(saved)
+    data = _data_of(options, run)
+    train, test = open_videos(
+        data,
+        options.val or (run.get("val") if options.data is None else None),
+        list_format=None if options.format == "auto" else options.format,
+        root=options.root,
+        console=console,
+    )
+    if test is None:
+        raise UserError("has no test videos of its own", str(data), "name some with --val")
+    if saved.head and options.protocol in {None, "test"} and len(saved.classes) != len(train.classes):
+        what = f"knows {len(saved.classes)} classes, the videos have {len(train.classes)}"
+        raise UserError(what, str(saved.path), "fine-tune it: --protocol finetune")
+    sources = [ClipSource(one.videos, VideoDecoder(options.backend, options.decode_timeout)) for one in (train, test)]
+    in_memory = data == MOVING_DIGITS if options.in_memory is None else options.in_memory
+    if in_memory:
+        for source in sources:
+            source.keep_all(console)
+    looker = replace(_looker(saved, options), workers=0) if in_memory else _looker(saved, options)
+    return Evaluating(
+        options, saved, train, test, sources[0], sources[1], looker, views_of(saved, options, options), console
+    )
+
+
+def _looker(saved: SavedNetwork, options: Any) -> Looker:
+    device, head = resolve_device(options.device), saved.class_layer()
+    backbone = saved.backbone.to(device).eval()
+    head = None if head is None else head.to(device)
+    return Looker(backbone, head, device, options.precision, worker_count(options.workers), options.ensemble)
+
+
+def _run_options(saved: SavedNetwork) -> Mapping[str, Any]:
+    """The options of the run that a network is from, by their fields; empty where it lies in none."""
+    config = RunConfig.read(saved.path.parent)
+    return {} if config is None else {name.replace("-", "_"): value for name, value in config.options.items()}
+
+
+def _data_of(options: EvalOptions, run: Mapping[str, Any]) -> str:
+    if options.data is not None:
+        return options.data
+    if "data" in run:
+        return str(run["data"])
+    raise UserError("no videos are named", "DATA", f"name a list, a folder or {MOVING_DIGITS}")
+
+
+def _allow_missing(options: EvalOptions, work: Evaluating, found: Found) -> None:
+    if not found.missing:
+        return
+    first = next(iter(found.missing))
+    where, why = work.test.videos[first].path, found.missing[first]
+    what = f"{len(found.missing)} of {len(work.test.videos)} test videos cannot be decoded (first {where}: {why})"
+    if not options.allow_missing:
+        raise UserError(what, work.test.name, "mend the list, or leave them out with --allow-missing")
+    work.console.warn(what)
+
+
+def _named(
+    options: PredictOptions, saved: SavedNetwork, videos: tuple[VideoFile, ...], found: Found
+) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
+    """A row and an entry a video."""
+    rows: list[tuple[str, str]] = []
+    entries: list[dict[str, Any]] = []
+    for place, index in enumerate(found.indices.tolist()):
+        entry: dict[str, Any] = {"file": str(videos[index].path)}
+        if found.scores is not None:
+            best = np.argsort(-found.scores[place], kind="stable")[: options.top_k]
+            entry["classes"] = [
+                {"class": saved.classes[one], "score": float(found.scores[place, one])} for one in best.tolist()
+            ]
+            told = ", ".join(f"{one['class']} {one['score']:.2f}" for one in entry["classes"])
+            rows.append((videos[index].path.name, told))
+        else:
+            rows.append((videos[index].path.name, "features"))
+        entries.append(entry)
+    return rows, entries
