@@ -84,16 +84,29 @@ class ClipSource:
     ) -> tuple[list[Tensor], int, list[Fault]]:
         """Clips of a video, or of another one that `rng` draws where it is broken: (clips, whose they are, faults).
 
+        Args:
+            index: of the video.
+            choose: may draw from `rng`; it starts from the same state for every video and decoder that is tried, so
+                that what is drawn does not depend on what this process knows to be broken.
+            rng: of this sample.
+
         Raises:
             UserError: so many in a row are broken.
         """
+        others = np.random.default_rng(rng.integers(2**63))
+        state = rng.bit_generator.state
+
+        def choose_anew(length: int, fps: float) -> Sequence[Any]:
+            rng.bit_generator.state = state
+            return choose(length, fps)
+
         faults: list[Fault] = []
         for _ in range(_TRIES):
             try:
-                return self.clips(index, choose), index, faults
+                return self.clips(index, choose_anew), index, faults
             except BrokenVideo as error:
                 faults.append(Fault(index, error.reason))
-                index = int(rng.integers(len(self.videos)))
+                index = int(others.integers(len(self.videos)))
         first = self.videos[faults[0].index]
         what = f"{_TRIES} videos in a row cannot be decoded, the first because {faults[0].reason}"
         raise UserError(what, str(first.path), "see all that are broken with vtk data check")

@@ -85,11 +85,9 @@ def _read_paths(path: Path, root: Path, _: Part) -> VideoList:
 
 def _read_vtk(path: Path, root: Path, _: Part) -> VideoList:
     lines = _lines(path)
-    separator = re.fullmatch(r"path([\t, ]).*", lines[0].strip())
+    separator = re.match(r"path([\t, ])", lines[0].strip()) if lines else None
     rows = csv.DictReader(lines, delimiter=separator[1] if separator else ",")
-    entries = [
-        _vtk_entry(row, f"{path}:{number} ({','.join(map(str, row.values()))})") for number, row in enumerate(rows, 2)
-    ]
+    entries = [_vtk_entry(row, f"{path}:{rows.line_num} ({','.join(map(str, row.values()))})") for row in rows]
     return assembled(entries, root, None)
 
 

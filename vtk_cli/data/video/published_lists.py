@@ -43,10 +43,11 @@ class Published:
 
 def read_kinetics(path: Path, root: Path, _: Part) -> VideoList:
     """See the module."""
-    rows = list(csv.DictReader(_text(path).splitlines()))
-    names = tuple(sorted({row["label"] for row in rows if row.get("label")}))
+    reader = csv.DictReader(_text(path).splitlines())
+    rows = [(reader.line_num, row) for row in reader]
+    names = tuple(sorted({row["label"] for _, row in rows if row.get("label")}))
     entries: list[Entry | Problem] = []
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         where = f"{path}:{number} ({row.get('youtube_id')})"
         try:
             name = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"

@@ -23,7 +23,7 @@ def window(sampling: Sampling, length: int, fps: float) -> float:
         return length
     if sampling.kind == "stride":
         return sampling.stride * (sampling.frames - 1) + 1
-    return sampling.frames * sampling.stride * fps / RATE
+    return max(sampling.frames * sampling.stride * fps / RATE, 1.0)
 
 
 def clip_from(sampling: Sampling, start: float, length: int, fps: float, short: Short = "clamp") -> Frames:
