@@ -2,7 +2,9 @@
 
 Frame i is the i-th in the order of presentation, also where the frame rate varies, as in PySlowFast's decord path and
 in torchcodec. A display matrix is applied as torchcodec (from 0.11) and decord do. On 8-bit 4:2:0 video of even size
-decord and PyAV agree bit by bit; elsewhere they interpolate colour differently.
+decord and PyAV agree bit by bit; elsewhere they interpolate colour differently. decord 0.6 miscounts after it jumps to
+a key frame that frames shown before it follow (open groups of pictures), in AVI with B-frames and in transport
+streams; PyAV does not.
 
 Everything here may abort or hang on damaged files, decord above all: `decoding` runs it in a process apart. Imports no
 torch but for torchcodec, so that such a process starts in a fraction of a second.
