@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 def world_size() -> int:
@@ -23,7 +24,10 @@ def gathered(tensor: Tensor) -> Tensor:
 
     The gradient of what each process makes of it reaches the process that a row came from.
     """
-    return torch.cat(all_gather(tensor.contiguous())) if world_size() > 1 else tensor
+    if world_size() == 1:
+        return tensor
+    everything: Tensor = _Gathered.apply(tensor)
+    return everything
 
 
 def gathered_detached(tensor: Tensor) -> Tensor:
@@ -33,6 +37,21 @@ def gathered_detached(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+class _Gathered(torch.autograd.Function):
+    """`gathered_detached`; backwards, the gradients of all processes are summed and each takes its own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        return gathered_detached(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        whole = gradient.contiguous().clone()
+        dist.all_reduce(whole)
+        return whole[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
 def summed(tensor: Tensor) -> Tensor:

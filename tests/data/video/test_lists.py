@@ -299,9 +299,7 @@ def test_a_list_that_is_labelled_in_part_is_refused_and_one_without_labels_is_no
     assert (train.labelled, train.labels, test) == (False, [-1, -1], None)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "dense", "dense:8", "dense:0x8", "segment:0", "segment:8x8", "other:8", "dense:8x-1"]
-)
+@pytest.mark.parametrize("text", ["", "dense", "dense:8", "dense:0x8", "segment:0", "segment:8x8", "x:8", "dense:8x-1"])
 def test_what_is_no_sampling_is_refused(text):
     with pytest.raises(UserError, match="no sampling"):
         parse_sampling(text)
