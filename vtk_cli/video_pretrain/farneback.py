@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vtk_cli.video_pretrain.separable import box_mean, convolve, gaussian_kernel, pixel_grid, resized, sampled
+from vtk_cli.video_pretrain.separable import along, box_mean, convolve, gaussian_kernel, pixel_grid, resized, sampled
 
 SMALLEST = 32
 """No level of the pyramid has a shorter side."""
@@ -104,14 +104,16 @@ def expand(frames: Tensor, radius: int, sigma: float) -> Tensor:
     Returns:
         (N, 5, H, W): the coefficients of x, y, x^2, y^2 and xy; the constant is not needed.
     """
-    column, row = _moment_filters(radius, sigma)
-    padded = F.pad(frames[:, None], (radius, radius, radius, radius), mode="replicate")
-    return F.conv2d(F.conv2d(padded, column.to(frames)), row.to(frames))
+    powers, row = _moment_filters(radius, sigma)
+    padded = F.pad(frames[:, None], (radius, radius, radius, radius), mode="replicate")[:, 0]
+    moments = torch.stack([along(padded, 1, weights) for weights in powers], dim=1)
+    # Channels last, three convolutions into five run several times as fast on the CPU.
+    return F.conv2d(moments.contiguous(memory_format=torch.channels_last), row.to(frames)).contiguous()
 
 
 @lru_cache(maxsize=8)
 def _moment_filters(radius: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """Filters (3, 1, n, 1) and (5, 3, 1, n): moments along y, then along x and solved for the coefficients."""
+    """Weights (3, n) of the moments along y; filters (5, 3, 1, n) along x, solved for the coefficients."""
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weight = gaussian_kernel(sigma, radius)
     powers = torch.stack((weight, offsets * weight, offsets**2 * weight))  # sums of f, of y f and of y^2 f
@@ -122,7 +124,7 @@ def _moment_filters(radius: int, sigma: float) -> tuple[Tensor, Tensor]:
     for number, (x, y) in enumerate(basis):
         row[number, y] = powers[x]
     solved = torch.einsum("ij,jyn->iyn", torch.linalg.inv(gram), row)[1:]
-    return powers[:, None, :, None], solved[:, :, None, :]
+    return powers, solved[:, :, None, :]
 
 
 def _improved(one: Tensor, other: Tensor, flow: Tensor, window: int) -> Tensor:
