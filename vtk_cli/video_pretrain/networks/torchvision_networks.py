@@ -56,8 +56,9 @@ def torchvision_backbone(name: str, *, frames: int, side: int, **model_args: Any
     make: Callable[..., nn.Module] = getattr(video, name)
     network = make(weights=None, **model_args)
     if name == "s3d":
-        if frames < 4 or side < _REDUCTION:  # two frames and one pixel are left before the last pooling halves them
-            raise UserError(f"s3d cannot halve clips of {frames} x {side} x {side}", fix="take at least 4 x 32 x 32")
+        if frames < _S3D_FRAMES or side < _REDUCTION:
+            what = f"s3d cannot halve clips of {frames} x {side} x {side}"
+            raise UserError(what, fix=f"take at least {_S3D_FRAMES} x {_REDUCTION} x {_REDUCTION}")
         return TorchvisionBackbone(network.get_submodule("features"), 1024)
     network.fc = nn.Identity()
     return TorchvisionBackbone(network, 512)

@@ -117,7 +117,7 @@ def patch_embedding(shape: ViTShape, side: int) -> nn.Module:
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
     """Stochastic depth of each block, growing linearly from 0 to `last`."""
-    return torch.linspace(0, last, depth).tolist()
+    return [last * block / max(depth - 1, 1) for block in range(depth)]
 
 
 def start_layers(module: nn.Module, start: Start) -> None:
