@@ -11,6 +11,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from tests.segment.runs import FAST, Call, inputs
+from vtk_cli.engine.run_weights import BEST
+from vtk_cli.models.names import file_metadata
 from vtk_cli.segment.pseudo.labelling import PSEUDO, ROUGH, UNRESOLVED
 from vtk_cli.segment.stages import RECORD, STAGES
 
@@ -148,6 +150,42 @@ def test_prediction_writes_pictures_and_masks_and_passes_over_what_is_broken(
     assert all(len(line) >= 7 and len(line) % 2 for line in lines)
 
 
+def test_the_weights_that_did_best_are_kept_and_used(scenes: Path, run: Call, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    code, _, err = run("run", *inputs(scenes), *FAST, "--no-refine", "--evaluations", 4, "--out", out)
+    assert code == 0, err
+    for stage, measure in (("teacher", "pseudo_ap"), ("student", "ap")):
+        rows = [json.loads(line) for line in (out / stage / "metrics.jsonl").read_text().splitlines()]
+        measured = [(row[measure], -row["epoch"]) for row in rows if measure in row]
+        assert len(measured) > 1
+        value, epoch = max(measured)
+        said = file_metadata(out / stage / BEST)
+        assert (float(said[measure]), int(said["epoch"])) == (value, -epoch)
+    data = ["eval", out, scenes / "val.json", "--images", scenes / "val", "--device", "cpu", "--json"]
+    code, text, err = run(*data, "--best")
+    assert code == 0, err
+    assert json.loads(text)["AP"] == pytest.approx(value)
+    (out / "student" / BEST).unlink()
+    code, _, err = run(*data, "--which", "student", "--best", "--quiet")
+    assert code == 2
+    assert "leave out --best" in err
+
+
+@pytest.mark.slow  # onnxruntime
+def test_a_student_is_exported_and_a_teacher_is_not(finished: Path, run: Call) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    code, out, err = run("export", finished, "-o", "onnx", "--batch", "1", "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["size"] == [128, 128]
+    assert Path("onnx/model.onnx").stat().st_size == said["bytes"]
+    assert load(Path("onnx/model.json"))["classes"] == list("0123456789")
+    code, _, err = run("export", finished / "teacher", "-o", "onnx")
+    assert code == 2
+    assert "name a student" in err
+
+
 def test_the_preview_shows_labels_and_exports_them(finished: Path, run: Call) -> None:
     code, out, err = run(
         "preview", finished, "--missing", "--export", "labelme", "--device", "cpu", "--json", "-o", "look"
@@ -251,6 +289,8 @@ def test_an_image_that_is_strong_and_weak_is_refused(scenes: Path, run: Call) ->
         (["pseudo", "."], "holds no run"),
         (["preview", "nowhere"], "no such folder"),
         (["eval"], "which network"),
+        (["export"], "which network"),
+        (["export", "nowhere"], "no such run folder"),
         (["predict", "."], "no images"),
         (["points", "make"], "which data set?"),
         (["split", "make", "nowhere.json"], "no such file"),

@@ -13,6 +13,7 @@ from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.segment.options import SegmentOptions, StageName
 
 _MODEL_HELP = "A run folder, a weight file of vtk segment, or published SOLOv2 weights (mmdet, AdelaiDet)."
+_BEST_HELP = "Of a run: the weights that did best on its --val images, not those of the end."
 _ROUND_HELP = "Of a run of several rounds, which: round-2, ema-1 ... [default: the first]."
 
 
@@ -33,9 +34,7 @@ class _UseOptions(SpeechOptions):
     """What everything that uses a trained network is told."""
 
     which: Literal["student", "teacher"] = option("student", "Of a run: whose weights.", panel="Network")
-    best: bool = option(
-        False, "Of a run: the weights that did best on its --val images, not those of the end.", panel="Network"
-    )
+    best: bool = option(False, _BEST_HELP, panel="Network")
     size: int | None = option(
         None, "The shorter side of an image [default: as trained].", panel="Network", metavar="N", minimum=32
     )
@@ -80,6 +79,27 @@ class PredictOptions(_UseOptions):
         False, "A text file an image, in YOLO's format: class and polygon, in shares of the image.", panel="Output"
     )
     out: Path = option(Path("predictions"), "Where the pictures and files go.", panel="Run", short="-o", metavar="DIR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(SpeechOptions):
+    """`vtk segment export`."""
+
+    model: str = option("", _MODEL_HELP, positional=True, metavar="MODEL")
+    best: bool = option(False, _BEST_HELP, panel="Network")
+    size: tuple[int, ...] = option(
+        (),
+        "Height and width of the padded images, given twice, or one side of a square [default: as trained].",
+        panel="Export",
+        metavar="N",
+    )
+    batch: int | None = option(None, "Images at a time [default: any number].", panel="Export", metavar="N", minimum=1)
+    tolerance: float = option(
+        1e-4, "Largest difference of a number, as a share of the largest.", panel="Export", above=0
+    )
+    out: Path | None = option(
+        None, "The folder [default: that of the weights].", panel="Run", short="-o", metavar="DIR"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +211,13 @@ def predict(options: PredictOptions, console: Console) -> ExitCode:
     return predict_images(options, console)
 
 
+def export(options: ExportOptions, console: Console) -> ExitCode:
+    """Write a trained student as ONNX, with its suppression; read it back in onnxruntime and compare."""
+    from vtk_cli.segment.use import export_model
+
+    return export_model(options, console)
+
+
 def preview(options: PreviewOptions, console: Console) -> ExitCode:
     """Look at pseudo labels before a student learns from them: contact sheets and a page, unresolved clicks first."""
     from vtk_cli.segment.use import preview_run
@@ -265,6 +292,13 @@ add_command(
     epilog="Examples:  vtk segment eval RUN val.json   ·   vtk segment eval RUN val.json --prompt point",
 )
 add_command(app, PredictOptions, predict, name="predict", epilog="Examples:  vtk segment predict photos/ --model RUN")
+add_command(
+    app,
+    ExportOptions,
+    export,
+    name="export",
+    epilog="Examples:  vtk segment export RUN   ·   vtk segment export RUN --size 800 --size 1344 --batch 1",
+)
 add_command(
     app,
     PreviewOptions,

@@ -1,4 +1,4 @@
-"""What is done with a run and its networks: one stage by itself, `eval`, `predict`, `preview`, top to bottom."""
+"""What is done with a run and its networks: one stage, `eval`, `predict`, `export`, `preview`, each top to bottom."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from vtk_cli.data.images import BrokenImage, decode_image
 from vtk_cli.data.inputs import find_inputs, is_video
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.distributed import join_world
+from vtk_cli.engine.run_folder import LOCK
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json, write_text
 from vtk_cli.options import RUN_CONFIG, read_config
-from vtk_cli.segment.command import EvalOptions, PredictOptions, PreviewOptions, StageOptions
+from vtk_cli.segment.command import EvalOptions, ExportOptions, PredictOptions, PreviewOptions, StageOptions
 from vtk_cli.segment.job import Job, forget, make
 from vtk_cli.segment.labels.inputs import classes_of, open_strong
 from vtk_cli.segment.labels.points import prompts_of
@@ -46,11 +47,10 @@ from vtk_cli.segment.pseudo.preview import Preview, export_labelme, write_previe
 from vtk_cli.segment.refine.stage import REFINED
 from vtk_cli.segment.report import CLASS_COLUMNS, class_rows, draw_found, number_rows, write_evaluation
 from vtk_cli.segment.rounds import Round, round_named
-from vtk_cli.segment.trained import open_trained
+from vtk_cli.segment.solov2.exporting import export_segmenter
+from vtk_cli.segment.trained import Trained, open_trained
 from vtk_cli.segment.training.samples import seen_image
 from vtk_cli.segment.training.teaching import Measured
-
-_LOCK = ".stage.lock"
 
 
 def make_stage(stage: StageName, options: StageOptions, console: Console) -> ExitCode:
@@ -66,7 +66,7 @@ def make_stage(stage: StageName, options: StageOptions, console: Console) -> Exi
         face = console if world.is_main else Console(quiet=True)
         job = Job(settings, open_sources(settings, face), here, world, face)
         if world.is_main:
-            with lock(folder / _LOCK, wait=False, busy="a stage of this run is being made by another process"):
+            with lock(folder / LOCK, wait=False, busy="this run folder is in use by another process"):
                 _make_one(job, stage, later if options.redo else None)
         else:
             _make_one(job, stage, later if options.redo else None)
@@ -171,6 +171,42 @@ def predict_images(options: PredictOptions, console: Console) -> ExitCode:
     return ExitCode.DONE
 
 
+def export_model(options: ExportOptions, console: Console) -> ExitCode:
+    """Write a trained student as ONNX, read it back and compare."""
+    if not options.model:
+        raise UserError("which network?", "MODEL", "name a run folder or a weight file")
+    trained = open_trained(options.model, best=options.best)
+    path = trained.saved.path
+    if trained.role == "teacher":
+        raise UserError("a teacher suppresses masks one by one, which ONNX cannot say", str(path), "name a student")
+    folder = options.out or path.parent
+    require_folder(folder)
+    export = export_segmenter(
+        trained.network,
+        folder / f"{path.stem}.onnx",
+        size=_padded(options.size, trained),
+        short=trained.resize.short,
+        batch=options.batch,
+        classes=trained.saved.classes,
+        tolerance=options.tolerance,
+    )
+    console.table(
+        "Exported, read back in onnxruntime and compared",
+        ("", "value"),
+        [
+            ("file", str(export.path)),
+            ("MB", f"{export.bytes / 1e6:.1f}"),
+            ("images at a time", str(export.batch or "any")),
+            ("height x width", f"{export.size[0]} x {export.size[1]}"),
+            ("largest difference", f"{export.difference:.2g}"),
+            ("as a share of the largest number", f"{export.share:.2g}"),
+            ("instances that are the same", f"{export.same_answers:.1%}"),
+        ],
+    )
+    console.emit(export.summary())
+    return ExitCode.DONE
+
+
 def preview_run(options: PreviewOptions, console: Console) -> ExitCode:
     """Write contact sheets and a page of the pseudo labels of a run, refined where they are."""
     folder = _run_folder(options.run)
@@ -228,6 +264,18 @@ def _make_one(job: Job, stage: StageName, forgotten: Sequence[Round] | None) -> 
         later = forgotten
         job.world.on_main(lambda: forget(job.round, stage, later))
     make(job, stage)
+
+
+def _padded(given: tuple[int, ...], trained: Trained) -> tuple[int, int]:
+    """Height and width of `--size`, else of the square that holds an image of the trained size."""
+    multiple = trained.network.config.padding_multiple
+    if len(given) > 2 or any(side < multiple for side in given):
+        what = f"{' x '.join(map(str, given))} is no size"
+        raise UserError(what, "--size", f"give height and width, multiples of {multiple}")
+    if not given:
+        side = -(-trained.resize.short // multiple) * multiple
+        return side, side
+    return given[0], given[-1]
 
 
 def _run_folder(path: Path | None) -> Path:

@@ -51,11 +51,19 @@ def matrix_nms(masks: Tensor, labels: Tensor, scores: Tensor, decay: Decay = gau
     """
     if not len(masks):
         return scores
-    iou = _same_class_iou(masks, labels).triu(1)
-    compensation = iou.amax(0)
+    return scores * matrix_factors(_same_class_iou(masks, labels), decay)
+
+
+def matrix_factors(iou: Tensor, decay: Decay = gaussian_decay) -> Tensor:
+    """(..., n): what matrix NMS multiplies scores with, of the IoU (..., n, n) of masks, the best first.
+
+    The IoU of masks of two classes is to be 0.
+    """
+    iou = iou.triu(1)
+    compensation = iou.amax(-2)
     # The linear decay of a complete duplicate is 0: what it would take from others, its better double takes as well.
-    rivals = decay(iou) / decay(compensation)[:, None].clamp(min=torch.finfo(iou.dtype).tiny)
-    return scores * rivals.amin(0)
+    rivals = decay(iou) / decay(compensation)[..., None].clamp(min=torch.finfo(iou.dtype).tiny)
+    return rivals.amin(-2)
 
 
 def greedy_nms(masks: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
