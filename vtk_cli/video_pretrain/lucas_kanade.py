@@ -1,7 +1,8 @@
 """Dense optical flow after Lucas and Kanade (IJCAI 1981), from coarse to fine, batched over pairs of frames.
 
-The brightness of a small window does not change as it moves: its displacement solves sum(g g') d = -sum(g (J - I)),
-with g the gradient of the first frame I, and J the second one moved back by the flow so far.
+The brightness of a small window does not change as it moves: its displacement d solves
+sum(g g') d = sum(g (I - J + g'f)), with g the gradient of the first frame I, f the flow so far, and J the second frame
+moved back by it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from torch.nn import functional as F
 from vtk_cli.video_pretrain.farneback import pyramid_frames, pyramid_levels
 from vtk_cli.video_pretrain.separable import box_mean, pixel_grid, resized, sampled
 
-_RIDGE = 1.0
-"""Added to the diagonal: where a window has no gradient there is no flow. For values of about 0 to 255."""
+_RIDGE = 0.1
+"""How much the mean flow of a window weighs in its equations: all, where it has no gradient. For values of 0 to 255."""
+_STEP = 1.0
+"""Pixels that an iteration goes from that mean at most; further the gradient says nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,12 @@ def _refined(one: Tensor, other: Tensor, flow: Tensor, settings: LucasKanade) ->
     determinant = g11 * g22 - g12 * g12
     column, row = pixel_grid(one.shape[1], one.shape[2], one)
     for _ in range(settings.iterations):
-        change = sampled(other[:, None], column + flow[:, 0], row + flow[:, 1])[:, 0] - one
-        h1, h2 = box_mean(torch.stack((gx * change, gy * change), dim=1), settings.window).unbind(1)
-        step = torch.stack(((g12 * h2 - g22 * h1) / determinant, (g12 * h1 - g11 * h2) / determinant), dim=1)
-        flow = flow + step
+        mean = box_mean(flow, settings.window)
+        dx, dy = flow.unbind(1)
+        # Each pixel of a window was moved by its own flow, so what is solved for is the whole displacement, not a step:
+        # steps leave the flow's ripples as they are, and those shorter than the window grow.
+        target = one - sampled(other[:, None], column + dx, row + dy)[:, 0] + gx * dx + gy * dy
+        h1, h2 = (box_mean(torch.stack((gx * target, gy * target), dim=1), settings.window) + _RIDGE * mean).unbind(1)
+        solved = torch.stack(((g22 * h1 - g12 * h2) / determinant, (g11 * h2 - g12 * h1) / determinant), dim=1)
+        flow = mean + (solved - mean).clamp(-_STEP, _STEP)
     return flow

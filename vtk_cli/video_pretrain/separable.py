@@ -46,7 +46,7 @@ def along(values: Tensor, dim: int, weights: Tensor) -> Tensor:
     """
     length = values.shape[dim] - len(weights) + 1
     first, *others = weights.tolist()
-    total = values.narrow(dim, 0, length) * first
+    total: Tensor = values.narrow(dim, 0, length) * first
     for offset, weight in enumerate(others, start=1):
         total.add_(values.narrow(dim, offset, length), alpha=weight)
     return total
