@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from vtk_cli.data.detection.outlines import outline_of_mask
 from vtk_cli.errors import UserError
 from vtk_cli.segment.pseudo.labels import (
     PseudoLabel,
@@ -16,7 +17,6 @@ from vtk_cli.segment.pseudo.labels import (
     mask_iou,
     read_pseudo_labels,
     read_unresolved,
-    run_lengths_of_masks,
     write_pseudo_labels,
     write_unresolved,
 )
@@ -98,7 +98,7 @@ def test_a_wrong_label_is_refused_by_its_number(tmp_path: Path, change: dict[str
 
 def test_refining_a_label_keeps_its_click_and_says_how_much_changed() -> None:
     label = pseudo(1, 2, box_mask(10, 10, 0, 0, 10, 5), flags=("a",))
-    (mask,) = run_lengths_of_masks([box_mask(10, 10, 0, 0, 5, 5)])
+    mask = outline_of_mask(box_mask(10, 10, 0, 0, 5, 5))
     refined = label.refined(mask, ["b"])
     assert refined.iou_rough_refined == 0.5
     assert refined.flags == ("a", "b")
@@ -132,7 +132,7 @@ def test_100000_labels_are_written_with_no_more_than_a_batch_of_masks_in_memory(
         for start in range(0, count, batch):
             radii = 4 + np.arange(start, start + batch) % 20
             masks = np.hypot(rows - 32, columns - 32) < radii[:, None, None]  # a batch of masks
-            for number, mask in enumerate(run_lengths_of_masks(masks), start):
+            for number, mask in enumerate(map(outline_of_mask, masks), start):
                 yield PseudoLabel(1, number, 0, (32.0, 32.0), mask, 0, 0.5, 0.5)
 
     points = point_set([clicked(tmp_path / "a.png", 1, [])])

@@ -13,7 +13,7 @@ from vtk_cli.data.points.reading import accepted
 from vtk_cli.data.points.records import PointSet, Source
 from vtk_cli.data.points.table import write_point_table
 from vtk_cli.files import write_text
-from vtk_cli.segment.pseudo.labels import categories
+from vtk_cli.segment.labels.coco_stream import categories
 from vtk_cli.segment.solov2.predictions import PointPrompt
 
 DERIVED: tuple[Source, ...] = ("segmentation", "bbox")

@@ -15,7 +15,6 @@ from vtk_cli.segment.pseudo.labels import PseudoLabel, UnresolvedClick
 from vtk_cli.segment.solov2.predictions import Instances
 
 Order = Literal["score", "iou", "flags"]
-ORDERS: tuple[Order, ...] = ("score", "iou", "flags")
 CONFIDENT = 0.5
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -23,14 +23,14 @@ from vtk_cli.data.detection.outlines import (
     RunLengths,
     coco_rle,
     outline_mask,
-    outline_of_mask,
     segmentation_of,
 )
 from vtk_cli.data.points.coco import classes_of
 from vtk_cli.data.points.records import Classes, PointSet
 from vtk_cli.data.rle import run_lengths
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path, write_json
+from vtk_cli.files import write_json
+from vtk_cli.segment.labels.coco_stream import coco_stream
 
 SOURCE = "pseudo"
 """What the field `source` of a pseudo label says."""
@@ -106,11 +106,6 @@ def mask_iou(one: RunLengths, other: RunLengths) -> float:
     return float(coco_mask.iou([coco_rle(one)], [coco_rle(other)], [0])[0, 0])
 
 
-def run_lengths_of_masks(masks: Iterable[Bools]) -> list[RunLengths]:
-    """Masks (H, W) as run lengths, one after another."""
-    return [outline_of_mask(mask) for mask in masks]
-
-
 def write_pseudo_labels(path: Path, labels: Iterable[PseudoLabel], points: PointSet, images: Path) -> int:
     """Write COCO instances with the extras that `read_pseudo_labels` reads, atomically; ids count from 1.
 
@@ -126,23 +121,10 @@ def write_pseudo_labels(path: Path, labels: Iterable[PseudoLabel], points: Point
     Raises:
         JobError, UserError: as `vtk_cli.files.disk_errors`.
     """
-    listed = [
-        {
-            "id": image.id,
-            "file_name": image.file.absolute().relative_to(images.absolute()).as_posix(),
-            "width": image.width,
-            "height": image.height,
-        }
-        for image in points.images
-    ]
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        stream.write('{"images": ')
-        json.dump(listed, stream)
-        stream.write(',\n"categories": ')
-        json.dump(categories(points.classes), stream)
-        stream.write(',\n"annotations": [')
-        count = _write_entries(stream, labels, points.classes)
-        stream.write("]}\n")
+    count = 0
+    with coco_stream(path, points.images, images, points.classes) as write:
+        for count, label in enumerate(labels, 1):
+            write(annotation_of(label, count, points.classes))
     return count
 
 
@@ -211,11 +193,6 @@ def label_of_annotation(entry: Mapping[str, Any], label_of: Mapping[int, int]) -
     )
 
 
-def categories(classes: Classes) -> list[dict[str, Any]]:
-    """The section `categories`."""
-    return [{"id": identity, "name": name} for identity, name in zip(classes.ids, classes.names, strict=True)]
-
-
 def write_unresolved(path: Path, clicks: Sequence[UnresolvedClick], classes: Classes) -> None:
     """Write the clicks without a mask, with their counts by reason, as JSON."""
     write_json(path, {"counts": reasons(clicks), "clicks": [entry_of_click(click, classes) for click in clicks]})
@@ -264,15 +241,6 @@ def reasons(clicks: Iterable[UnresolvedClick]) -> dict[str, int]:
     for click in clicks:
         counts[click.reason] = counts.get(click.reason, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _write_entries(stream: TextIO, labels: Iterable[PseudoLabel], classes: Classes) -> int:
-    count = 0
-    for label in labels:
-        count += 1
-        stream.write(",\n" if count > 1 else "\n")
-        stream.write(json.dumps(annotation_of(label, count, classes), allow_nan=False))
-    return count
 
 
 def _fault(entry: Any, sizes: dict[Any, tuple[int, int]], label_of: dict[int, int]) -> str:

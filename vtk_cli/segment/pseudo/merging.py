@@ -5,20 +5,19 @@ Both kinds count alike (arXiv 2303.15062, Section 3.1): the merged file is ordin
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from vtk_cli.data.detection import DetectionSet, ImageRecord
 from vtk_cli.data.detection.outlines import segmentation_of
 from vtk_cli.data.points.records import PointImage, PointSet
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path
+from vtk_cli.segment.labels.coco_stream import coco_stream
 from vtk_cli.segment.labels.inputs import check_apart
-from vtk_cli.segment.pseudo.labels import PseudoLabel, annotation_of, categories
+from vtk_cli.segment.labels.sources import common_folder
+from vtk_cli.segment.pseudo.labels import PseudoLabel, annotation_of
 
 
 @dataclass(frozen=True)
@@ -57,31 +56,18 @@ def write_merged(path: Path, strong: DetectionSet, weak: PointSet, labels: Itera
     """
     check_apart(strong, weak)
     everything: Sequence[PointImage | ImageRecord] = (*weak.images, *strong.records)
-    folder = Path(os.path.commonpath([image.file.absolute().parent for image in everything]))
-    listed = [_image(image, folder) for image in everything]
+    folder = common_folder(everything)
     clicked = {image.id for image in weak.images}
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        stream.write('{"images": ')
-        json.dump(listed, stream)
-        stream.write(',\n"categories": ')
-        json.dump(categories(weak.classes), stream)
-        stream.write(',\n"annotations": [')
-        entries = [entry for record in strong.records for entry in _annotations(record, strong.category_ids)]
+    entries = [entry for record in strong.records for entry in _annotations(record, strong.category_ids)]
+    count = 0
+    with coco_stream(path, everything, folder, weak.classes) as write:
         for number, entry in enumerate(entries, 1):
-            _write_entry(stream, number, {"id": number, **entry})
-        count = 0
+            write({"id": number, **entry})
         for count, label in enumerate(labels, 1):
             if label.image_id not in clicked:
                 raise UserError(f"a pseudo label is of image {label.image_id}, which is not clicked", weak.name)
-            number = len(entries) + count
-            _write_entry(stream, number, annotation_of(label, number, weak.classes))
-        stream.write("]}\n")
-    return Merged(path, folder, len(listed), len(entries), count)
-
-
-def _image(image: PointImage | ImageRecord, folder: Path) -> dict[str, Any]:
-    name = image.file.absolute().relative_to(folder).as_posix()
-    return {"id": image.id, "file_name": name, "width": image.width, "height": image.height}
+            write(annotation_of(label, len(entries) + count, weak.classes))
+    return Merged(path, folder, len(everything), len(entries), count)
 
 
 def _annotations(record: ImageRecord, category_ids: Sequence[int]) -> Iterable[dict[str, Any]]:
@@ -94,8 +80,3 @@ def _annotations(record: ImageRecord, category_ids: Sequence[int]) -> Iterable[d
             "iscrowd": int(record.crowd[number]),
             "segmentation": [] if outline is None else segmentation_of(outline),
         }
-
-
-def _write_entry(stream: TextIO, number: int, entry: dict[str, Any]) -> None:
-    stream.write(",\n" if number > 1 else "\n")
-    stream.write(json.dumps(entry, allow_nan=False))  # not `dump`, which is a great deal slower
