@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,19 @@ from torch import Tensor
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import World, join_world, shared_run_folder
+from vtk_cli.engine.distributed import join_world, shared_run_folder
 from vtk_cli.engine.loop import FitResult
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
-from vtk_cli.engine.workers import worker_count
-from vtk_cli.errors import ExitCode, UserError
-from vtk_cli.files import make_folder, write_json
-from vtk_cli.options import flag_name, option_fields
+from vtk_cli.errors import ExitCode
+from vtk_cli.files import make_folder, write_json, write_text
+from vtk_cli.options import RUN_CONFIG, flag_name, option_fields
+from vtk_cli.segment.context import MERGED, REFINING, Job
 from vtk_cli.segment.labels.inputs import open_strong
-from vtk_cli.segment.labels.sources import ScenesCounts, Sources, label_files, open_sources
+from vtk_cli.segment.labels.sources import ScenesCounts, Sources, open_sources
 from vtk_cli.segment.options import SegmentOptions
 from vtk_cli.segment.pseudo.labelling import PSEUDO, ROUGH, UNRESOLVED, point_settings, write_pseudo, write_rough
 from vtk_cli.segment.pseudo.labels import read_pseudo_labels, read_unresolved
-from vtk_cli.segment.pseudo.looking import Looker
 from vtk_cli.segment.pseudo.merging import write_merged
 from vtk_cli.segment.pseudo.parts import PARTS
 from vtk_cli.segment.refine.checkpoint import read_refiner
@@ -42,114 +41,23 @@ from vtk_cli.segment.refine.stage import CHOSEN, REFINED, refine_data, refine_se
 from vtk_cli.segment.report import Story, write_report
 from vtk_cli.segment.rounds import Round, rounds_of, snapshot
 from vtk_cli.segment.solov2.network import SOLOv2, parameter_count
-from vtk_cli.segment.stages import STAGES, Stage, StageInputs, dependents, finish_stage, forget_stage, is_done
-from vtk_cli.segment.trained import open_trained
+from vtk_cli.segment.stages import (
+    STAGES,
+    ChangedInputs,
+    Stage,
+    StageInputs,
+    dependents,
+    finish_stage,
+    forget_stage,
+    is_done,
+)
 from vtk_cli.segment.training.preparation import Training, prepare, starting_network
-from vtk_cli.segment.training.schedules import STATES, Length, student_length, teacher_length
+from vtk_cli.segment.training.schedules import Length, teacher_length
 from vtk_cli.segment.training.teaching import CHECKPOINTS, METRICS, Measured, measured, train
 
-MERGED, STARTED = "merged.json", "started.json"
-_REFINING: tuple[Stage, ...] = ("rough", "refine")
+STARTED = "started.json"
 _MAY_CHANGE = {flag_name(name) for name in option_fields(SegmentOptions)}
 """All options: what a stage depends on, its own record says."""
-_TRAINING = ("augment", "batch_size", "optimizer", "weight_decay", "schedule", "clip_norm", "precision", "seed")
-_NETWORK = ("recipe", "model", "weights", "reset_head", "size", "official_quirks")
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What all stages know.
-
-    Args:
-        options: of the job.
-        sources: the images.
-        round: of labels; each stage has a folder in that of its round.
-        world: this process among the others.
-        console: shows the progress.
-    """
-
-    options: SegmentOptions
-    sources: Sources
-    round: Round
-    world: World
-    console: Console
-
-    def of(self, stage: Stage) -> Path:
-        """The folder of a stage."""
-        return self.round.folder / stage
-
-    def stages(self) -> tuple[Stage, ...]:
-        """Those that the options ask for, in order."""
-        until = STAGES.index(self.options.until)
-        wanted = tuple(stage for stage in self.round.stages if STAGES.index(stage) <= until)
-        return wanted if self.options.refine else tuple(stage for stage in wanted if stage not in _REFINING)
-
-    def inputs(self, stage: Stage) -> StageInputs:
-        """What a stage is made from."""
-        return StageInputs(self._files(stage), self._settings(stage))
-
-    def looker(self, file: Path) -> Looker:
-        """A network of this run, on the device."""
-        options = self.options
-        workers = 0 if options.workers is None and options.on_scenes else worker_count(options.workers)
-        return open_trained(file).looker(self.world.device, options.precision, workers)
-
-    @property
-    def student_start(self) -> Path | None:
-        """The weights that the student goes on from; None: as the options say of any network."""
-        before = self.round.labeller if self.options.student_start == "teacher" else None
-        return self.round.start or before
-
-    @property
-    def student_length(self) -> Length:
-        """How long the student is trained, and when its states are kept."""
-        options = self.options
-        steps = options.ema_steps if self.round.averaged and options.ema_steps else options.student_steps
-        length = student_length(steps)
-        return replace(length, snapshots=options.snapshots or STATES) if self.round.followed else length
-
-    def _files(self, stage: Stage) -> dict[str, Path]:
-        labels = dict(label_files(self.options, self.sources))
-        strong, weak = (dict([item]) for item in labels.items())
-        teacher = {"the teacher": self.round.labeller}
-        states = {f"state {number} of the teacher": path for number, path in enumerate(self.round.states, 1)}
-        refiner = {"the MaskRefineNet": self.round.refiner} if self.options.refine else {}
-        unresolved = {"unresolved clicks": self.of("pseudo") / UNRESOLVED} if self.options.ignore_unresolved else {}
-        start = {} if self.student_start is None else {"the student's first weights": self.student_start}
-        return {
-            "teacher": strong,
-            "pseudo": weak | teacher,
-            "rough": strong | states,
-            "refine": strong | {"rough masks": self.of("rough") / ROUGH},
-            "merge": strong | weak | {"pseudo labels": self.of("pseudo") / PSEUDO} | refiner,
-            "student": {"merged labels": self.of("merge") / MERGED} | unresolved | start,
-        }[stage]
-
-    def _settings(self, stage: Stage) -> dict[str, Any]:
-        options = self.options
-        training = {name: getattr(options, name) for name in (*_TRAINING, *_NETWORK)}
-        clicks = {"points": options.point_mode, "skip_bad": options.skip_bad}
-        refining = {"refiner": options.refiner, "refine_steps": options.refine_steps}
-        known: dict[Stage, dict[str, Any]] = {
-            "teacher": training
-            | {name: getattr(options, name) for name in ("teacher_steps", "teacher_lr", "teacher_warmup", "sigma")}
-            | {"rough_at": list(options.rough_at)},
-            "pseudo": clicks
-            | {"point_inside": options.point_inside, "precision": options.precision}
-            | {name: getattr(options, name) for name in ("neighbours", "pseudo_nms", "most_objects", "seed")},
-            "rough": {"precision": options.precision},
-            "refine": refining
-            | {name: getattr(options, name) for name in ("seed", "precision", "official_quirks", "weights")},
-            "merge": clicks | {"refine": options.refine, "seed": options.seed},
-            "student": training
-            | {
-                name: getattr(options, name)
-                for name in ("student_lr", "student_warmup", "student_start", "ignore_unresolved")
-            }
-            | {"student_steps": self.student_length.updates, "states kept": list(self.student_length.snapshots)}
-            | ({"ema_decay": options.ema_decay} if self.round.averaged else {}),
-        }
-        return known[stage]
 
 
 def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts | None = None) -> ExitCode:
@@ -160,6 +68,7 @@ def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts |
         if options.dry_run:
             _show_plan(options, sources, face)
             return ExitCode.DONE
+        before = _config_text(options.out)
         with shared_run_folder(
             world,
             lambda: RunFolder.open(
@@ -178,9 +87,14 @@ def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts |
                 redone = options.redo
                 world.on_main(lambda: forget(rounds[0], redone, rounds[1:]))
             jobs = [Job(options, sources, each, world, face) for each in rounds]
-            for job in jobs if options.until == STAGES[-1] else jobs[:1]:
-                for stage in job.stages():
-                    make(job, stage)
+            try:
+                for job in jobs if options.until == STAGES[-1] else jobs[:1]:
+                    for stage in job.stages():
+                        make(job, stage)
+            except ChangedInputs:
+                if world.is_main and before is not None:  # the run is still that of the options before
+                    write_text(run.path / RUN_CONFIG, before)
+                raise
             world.on_main(lambda: _conclude(jobs, run))
     return ExitCode.DONE
 
@@ -204,7 +118,7 @@ def make(job: Job, stage: Stage) -> None:
     """Make a stage, or go on with it, unless it is done.
 
     Raises:
-        UserError: it was begun or made from other inputs; the message names the stage to redo.
+        ChangedInputs: it was begun or made from other inputs; the message names the stage to redo.
     """
     folder, inputs = job.of(stage), job.inputs(stage)
     redo = _how_to_redo(job, stage)
@@ -317,7 +231,7 @@ def _begin(folder: Path, stage: Stage, inputs: StageInputs, redo: str) -> None:
     changed = sorted(name for name in keys.keys() | before.keys() if keys.get(name) != before.get(name))
     if changed and any((folder / name).exists() for name in (CHECKPOINTS, PARTS)):
         what = f"stage {stage!r} was begun with other inputs ({', '.join(changed)} changed)"
-        raise UserError(what, str(folder), f"begin it anew with {redo}, or choose another --out")
+        raise ChangedInputs(what, str(folder), f"begin it anew with {redo}, or choose another --out")
     if changed:
         _forget(folder)
     forget_stage(folder)
@@ -348,6 +262,12 @@ def _lost_clicks(job: Job) -> Mapping[int, Tensor]:
     for click in read_unresolved(job.of("pseudo") / UNRESOLVED, job.sources.classes):
         places[click.image_id].append(click.point)
     return {image: torch.tensor(points, dtype=torch.float64) for image, points in places.items()}
+
+
+def _config_text(folder: Path | None) -> str | None:
+    """The options that a folder was made with before, as they stand there."""
+    config = None if folder is None else folder / RUN_CONFIG
+    return config.read_text(encoding="utf-8") if config is not None and config.is_file() else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -394,7 +314,7 @@ def _show_plan(options: SegmentOptions, sources: Sources, console: Console) -> N
         ("fully labelled images", f"{len(sources.strong):,} with {sources.strong.objects:,} masks"),
         ("clicked images", f"{len(sources.weak):,} with {sources.weak.clicks:,} clicks"),
         ("validation images", "none" if sources.val is None else f"{len(sources.val):,}"),
-        ("stages", " ".join(stage for stage in STAGES if options.refine or stage not in _REFINING)),
+        ("stages", " ".join(stage for stage in STAGES if options.refine or stage not in REFINING)),
         ("updates", f"{length.updates:,} of the teacher, {options.student_steps:,} of the student"),
         ("rounds", f"{options.rounds}" + (f", and {options.ema_rounds} averaged" if options.ema_rounds else "")),
         ("refinement", f"{refine_settings(options).steps:,} updates" if options.refine else "none"),

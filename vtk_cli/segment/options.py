@@ -106,6 +106,11 @@ class NetworkOptions(RunOptions):
     )
     size: int = option(800, "The shorter side of an image, in pixels.", panel="Network", minimum=32)
 
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that the networks start from; None where none is named."""
+        return None if self.weights in {"auto", NONE, IMAGENET} else Path(self.weights)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(RunOptions):
@@ -262,5 +267,5 @@ class SegmentOptions(LabelOptions, NetworkOptions, TrainingOptions, PseudoOption
             right = False
         if not right:
             raise UserError(f"{', '.join(self.rough_at)} are not two shares", "--rough-at", "give two between 0 and 1")
-        if self.reset_head and self.weights in {"auto", NONE, IMAGENET}:
+        if self.reset_head and self.weights_file is None:
             raise UserError("there is no classifier to replace", "--reset-head", "name weights with --weights FILE")

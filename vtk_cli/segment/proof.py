@@ -27,7 +27,8 @@ from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_js
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
-from vtk_cli.segment.job import Job, make
+from vtk_cli.segment.context import Job
+from vtk_cli.segment.job import make
 from vtk_cli.segment.labels.budget import Contents, Timings, hours_of
 from vtk_cli.segment.labels.sources import ScenesCounts, Sources, open_sources
 from vtk_cli.segment.options import SegmentOptions

@@ -111,7 +111,7 @@ class Story:
             rows.append(("IoU of held-out masks, rough -> refined", f"{iou['rough']:.3f} -> {iou['refined']:.3f}"))
         rows += [(f"student of {name}, AP", f"{100 * ap:.1f} %") for name, ap in self.students().items()]
         if self.student is not None:
-            rows += [(f"student, {text}", value) for text, value in number_rows(self.student)]
+            rows += [(f"student, {text}", f"{value} %") for text, value in number_rows(self.student)]
         return rows
 
 

@@ -31,6 +31,10 @@ NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
 RECORD = "stage.json"
 
 
+class ChangedInputs(UserError):
+    """A stage was begun or made from other inputs than it has now."""
+
+
 @dataclass(frozen=True)
 class StageInputs:
     """What the result of a stage depends on.
@@ -66,7 +70,8 @@ def is_done(folder: Path, stage: Stage, inputs: StageInputs, redo: str | None = 
         redo: what a user types to make it anew; None for that of the first round.
 
     Raises:
-        UserError: it was made from other inputs; or an input is missing.
+        ChangedInputs: it was made from other inputs.
+        UserError: an input is missing.
     """
     record = _read(folder)
     if record is None:
@@ -83,7 +88,7 @@ def is_done(folder: Path, stage: Stage, inputs: StageInputs, redo: str | None = 
             + (f", which redoes {later} too" if later else "")
             + ", or choose another --out"
         )
-        raise UserError(what, str(folder), fix)
+        raise ChangedInputs(what, str(folder), fix)
     return True
 
 

@@ -26,7 +26,8 @@ from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json, write_text
 from vtk_cli.options import RUN_CONFIG, read_config
 from vtk_cli.segment.command import EvalOptions, ExportOptions, PredictOptions, PreviewOptions, StageOptions
-from vtk_cli.segment.job import Job, forget, make
+from vtk_cli.segment.context import Job
+from vtk_cli.segment.job import forget, make
 from vtk_cli.segment.labels.inputs import classes_of, open_strong
 from vtk_cli.segment.labels.points import prompts_of
 from vtk_cli.segment.labels.sources import common_folder, open_sources

@@ -129,6 +129,13 @@ def test_without_a_fully_labelled_image_or_with_objects_without_masks_there_is_n
         check_parts(full_set([one]), weak, QUIET)
 
 
+def test_a_file_without_images_labels_nothing_fully(tmp_path: Path) -> None:
+    path = tmp_path / "strong.json"
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}))
+    with pytest.raises(UserError, match="need at least 1 fully labelled image"):
+        open_strong(path, console=QUIET)
+
+
 def test_clicked_classes_that_no_mask_shows_and_images_without_clicks_are_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,8 @@ def open_strong(path: Path, *, images: Path | None = None, skip_bad: bool = Fals
     if not path.is_file():
         raise UserError("no such file of fully labelled images", str(path), "give COCO instances (JSON)")
     reading = _without_empty_masks(read_coco(path, console, images))
+    if not reading.records and not reading.problems:
+        raise UserError("need at least 1 fully labelled image", str(path), "the file lists none")
     return accepted(reading, path, skip_bad=skip_bad, console=console)
 
 

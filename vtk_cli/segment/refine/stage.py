@@ -81,6 +81,9 @@ def refine_data(strong: DetectionSet, rough: Path, seed: int) -> RefineData:
         UserError: there are rough masks on fewer than two images.
     """
     pairs = match_rough_masks(strong, read_pseudo_labels(rough, classes_of(strong)))
+    if not pairs:
+        what = "the teacher makes no mask of any fully labelled object, so that there is nothing to refine"
+        raise UserError(what, str(rough), "train the teacher longer, or go on without refinement (--no-refine)")
     train, held = hold_out([pair.record.id for pair in pairs], seed)
     kept = set(train)
     known = set(held)

@@ -18,7 +18,7 @@ from vtk_cli.engine.loop import Plan
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.segment.labels.inputs import classes_of
-from vtk_cli.segment.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, SegmentOptions
+from vtk_cli.segment.options import DEFAULT_MODEL, NONE, SCENES_MODEL, SegmentOptions
 from vtk_cli.segment.solov2.backbone import MicroBackbone, backbone_file, load_backbone
 from vtk_cli.segment.solov2.checkpoint import SavedSegmenter, read_segmenter, start_from
 from vtk_cli.segment.solov2.configurations import MICRO_BACKBONE, Role, SegmenterConfig, segmenter_config
@@ -143,8 +143,7 @@ def starting_network(
     Raises:
         UserError: there is no such network, or the weights do not fit.
     """
-    named = options.weights not in {"auto", NONE, IMAGENET}
-    file = start if start is not None else (Path(options.weights) if named else None)
+    file = start if start is not None else options.weights_file
     saved = None if file is None else read_segmenter(file, role)
     config = _configuration(options, len(dataset.class_names), role, saved)
     network = SOLOv2(config)
