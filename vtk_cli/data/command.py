@@ -8,6 +8,7 @@ from typing import Literal
 
 from vtk_cli.console import Console
 from vtk_cli.data.catalog import ENTRIES, cached, find_entry
+from vtk_cli.data.video.records import ListFormat
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 
@@ -61,6 +62,16 @@ class CheckOptions(SpeechOptions):
     )
     kind: Literal["images", "coco", "yolo", "voc", "video"] | None = option(
         None, "How to read PATH [default: as its files suggest].", panel="Data", short="--as", recorded=False
+    )
+    format: ListFormat | None = option(
+        None, "What a list of videos is [default: as it looks].", panel="Data", recorded=False
+    )
+    root: Path | None = option(
+        None,
+        "Where relative paths of a list of videos start [default: the list's folder].",
+        panel="Data",
+        metavar="DIR",
+        recorded=False,
     )
 
 
@@ -118,7 +129,7 @@ def check_dataset(options: CheckOptions, console: Console) -> ExitCode:
     """
     from vtk_cli.data.audit import audit
 
-    result = audit(options.target, console, options.kind)
+    result = audit(options.target, console, options.kind, list_format=options.format, root=options.root)
     shown = result.problems if console.verbose else result.problems[:SHOWN]
     for problem in shown:
         console.text(f"{problem.where}: {problem.what}")

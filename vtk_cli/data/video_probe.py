@@ -16,6 +16,8 @@ from types import TracebackType
 
 import av
 
+from vtk_cli.data.video.reader import ReadError
+from vtk_cli.data.video.reading import FrameFolderReader
 from vtk_cli.data.walking import file_size
 from vtk_cli.errors import JobError
 
@@ -39,7 +41,13 @@ class Probed:
 
 
 def decode_all(path: Path) -> Probed:
-    """Decode every frame with decord, or with PyAV where decord fails or is not there. May abort the process."""
+    """Decode every frame with decord, or with PyAV where decord fails or is not there. May abort the process.
+
+    Args:
+        path: of a video, or of a folder whose images are the frames of one.
+    """
+    if path.is_dir():
+        return _decode_folder(path)
     size = file_size(path)
     if not size:
         return Probed(0, "video is missing" if size is None else "video is an empty file")
@@ -54,6 +62,18 @@ def decode_all(path: Path) -> Probed:
         if count:
             return Probed(count)
     return _decode_with_pyav(path)
+
+
+def _decode_folder(path: Path) -> Probed:
+    try:
+        reader = FrameFolderReader(path)
+        size = reader.get_batch([0]).shape
+        for index in range(1, len(reader)):
+            if reader.get_batch([index]).shape != size:
+                return Probed(0, "frames are of different sizes")
+    except ReadError as error:
+        return Probed(0, str(error))
+    return Probed(len(reader))
 
 
 def _decode_with_pyav(path: Path) -> Probed:

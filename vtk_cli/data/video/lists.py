@@ -21,6 +21,7 @@ from vtk_cli.data.video.records import EXTENSIONS, ListFormat, Part, VideoFile, 
 from vtk_cli.data.walking import check_folder, read_folder, walk_files
 from vtk_cli.errors import UserError
 
+CLASS_NAMES = "classes.txt"
 Reader = Callable[[Path, Path, Part], VideoList]
 """From a list, the folder that its paths start at, and the part that is wanted, where a list has several."""
 
@@ -57,6 +58,16 @@ def format_of(path: Path) -> ListFormat:
             return name
     first = _lines(path)[:1]
     return "vtk" if first and re.fullmatch(r"path[\t, ]label([\t, ]start[\t, ]end)?", first[0].strip()) else "paths"
+
+
+def class_names_beside(path: Path) -> tuple[str, ...] | None:
+    """The names in the `classes.txt` beside a list, a line each; None where there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    file = path.with_name(CLASS_NAMES)
+    return tuple(line.strip() for line in _lines(file) if line.strip()) if file.is_file() else None
 
 
 def _read_class_folders(root: Path, _: Path, __: Part) -> VideoList:

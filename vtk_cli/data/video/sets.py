@@ -9,7 +9,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.data.moving_digits import DIRECTIONS
 from vtk_cli.data.problems import Problem
-from vtk_cli.data.video.lists import format_of, read_video_list
+from vtk_cli.data.video.lists import CLASS_NAMES, class_names_beside, format_of, read_video_list
 from vtk_cli.data.video.records import ListFormat, Part, VideoFile, VideoList
 from vtk_cli.errors import UserError
 
@@ -136,13 +136,13 @@ def _names(train: VideoList, test: VideoList | None, path: Path) -> tuple[str, .
     count = max(train.classes or 0, (test.classes or 0) if test is not None and test.class_names is None else 0)
     if not train.labelled:
         return ()
-    file = path.parent / "classes.txt"
-    if file.is_file():
-        named = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if len(named) < count:
-            raise UserError(f"names {len(named)} classes, but labels go up to {count - 1}", str(file))
-        return tuple(named)
-    return tuple(map(str, range(count)))
+    named = class_names_beside(path)
+    if named is None:
+        return tuple(map(str, range(count)))
+    if len(named) < count:
+        what = f"names {len(named)} classes, but labels go up to {count - 1}"
+        raise UserError(what, str(path.with_name(CLASS_NAMES)))
+    return named
 
 
 def _check_classes(test: VideoList, names: tuple[str, ...], path: Path) -> None:
