@@ -98,7 +98,7 @@ def slow_r50() -> dict[str, Tensor]:
 
 def save(folder: Path, state: dict[str, Tensor], **more: Any) -> Path:
     path = folder / "checkpoint.pyth"
-    torch.save({"epoch": 3, "model_state": state, "optimizer_state": {"state": {}}, "cfg": "TRAIN:", **more}, path)
+    torch.save({"epoch": 3, "model_state": state, "optimizer_state": {"state": {}}, "cfg": "TRAIN:"} | more, path)
     return path
 
 
@@ -172,6 +172,18 @@ def test_changed_networks_are_refused_with_what_differs(tmp_path):
         read_foreign(save(tmp_path, slow_r50() | {"s2.pathway1_res0.branch2.a.weight": torch.ones(1)}))
     with pytest.raises(UserError, match="fit no timesformer"):
         read_foreign(save(tmp_path, {name: one for name, one in timesformer().items() if name != "cls_token"}))
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def test_code_in_a_checkpoint_is_named_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="holds code"):
+        read_foreign(save(tmp_path, timesformer(), cfg=Code()))
+    assert not Path("ran").exists()
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

@@ -22,16 +22,6 @@ def is_slowfast(state: Mapping[str, Tensor]) -> bool:
     return _STEM in state or _PREFIX + _STEM in state
 
 
-def to_slowfast(state: Mapping[str, Tensor], *, pretrained: bool) -> dict[str, Tensor]:
-    """Weights of `SlowOnly` by the published names.
-
-    Args:
-        state: of the network.
-        pretrained: whether as in a checkpoint of self-supervised pre-training, where the network is a part.
-    """
-    return {(_PREFIX if pretrained else "") + name: tensor for name, tensor in state.items()}
-
-
 def sort_keys(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     """The arguments of `ForeignWeights` for a checkpoint.
 

@@ -24,14 +24,6 @@ def family_of(state: Mapping[str, Tensor]) -> str:
     return "xvit" if "base_model.temp_embed" in state and "consensus.cls_token" in state else ""
 
 
-def to_time(
-    family: str, state: Mapping[str, Tensor], class_head: Mapping[str, Tensor], heads: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Weights by the published names: the inverse of `sort_keys`."""
-    classifier = {_CLASSIFIERS[family] + name: tensor for name, tensor in class_head.items()}
-    return {**state, **classifier, **heads}
-
-
 def sort_keys(state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     """The arguments of `ForeignWeights` for a checkpoint.
 
