@@ -15,9 +15,9 @@ from vtk_cli.data.walking import file_size
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.segment.labels.sources import Sources, label_files
+from vtk_cli.segment.looking import Looker
 from vtk_cli.segment.options import SegmentOptions
 from vtk_cli.segment.pseudo.labelling import PSEUDO, ROUGH, UNRESOLVED
-from vtk_cli.segment.pseudo.looking import Looker
 from vtk_cli.segment.rounds import Round
 from vtk_cli.segment.stages import (
     STAGES,

@@ -14,7 +14,7 @@ from vtk_cli.data.points import Classes
 from vtk_cli.engine.devices import Precision
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.errors import UserError
-from vtk_cli.segment.pseudo.looking import Looker
+from vtk_cli.segment.looking import Looker
 from vtk_cli.segment.rounds import round_folders
 from vtk_cli.segment.solov2.checkpoint import SavedSegmenter, read_segmenter, save_segmenter
 from vtk_cli.segment.solov2.configurations import Role, SegmenterConfig

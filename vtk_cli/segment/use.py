@@ -31,11 +31,7 @@ from vtk_cli.segment.job import forget, make
 from vtk_cli.segment.labels.inputs import classes_of, open_strong
 from vtk_cli.segment.labels.points import prompts_of
 from vtk_cli.segment.labels.sources import common_folder, open_sources
-from vtk_cli.segment.options import SegmentOptions, StageName
-from vtk_cli.segment.pseudo.doubts import missing_clicks
-from vtk_cli.segment.pseudo.labelling import PSEUDO, UNRESOLVED
-from vtk_cli.segment.pseudo.labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
-from vtk_cli.segment.pseudo.looking import (
+from vtk_cli.segment.looking import (
     PUBLISHED_POINTS,
     clicked_centroids,
     detections_of,
@@ -44,6 +40,10 @@ from vtk_cli.segment.pseudo.looking import (
     found_of_classes,
     normal_settings,
 )
+from vtk_cli.segment.options import SegmentOptions, StageName
+from vtk_cli.segment.pseudo.doubts import missing_clicks
+from vtk_cli.segment.pseudo.labelling import PSEUDO, UNRESOLVED
+from vtk_cli.segment.pseudo.labels import read_pseudo_labels, read_unresolved, write_pseudo_labels
 from vtk_cli.segment.pseudo.preview import Preview, export_labelme, write_preview
 from vtk_cli.segment.refine.stage import REFINED
 from vtk_cli.segment.report import CLASS_COLUMNS, class_rows, draw_found, number_rows, write_evaluation

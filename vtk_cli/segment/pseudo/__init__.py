@@ -1,1 +1,1 @@
-"""Pseudo labels: made at clicks, resolved, written, looked at, and merged with the full ones."""
+"""Pseudo labels: made at clicks, resolved, written, shown, and merged with the full ones."""

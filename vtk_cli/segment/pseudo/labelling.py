@@ -18,6 +18,7 @@ from vtk_cli.data.points import Classes, PointImage, PointSet, click_of_mask
 from vtk_cli.engine.distributed import World
 from vtk_cli.segment.labels.points import prompts_of
 from vtk_cli.segment.labels.sources import common_folder, unclicked
+from vtk_cli.segment.looking import Looker
 from vtk_cli.segment.options import SegmentOptions
 from vtk_cli.segment.pseudo.labels import (
     PseudoLabel,
@@ -29,7 +30,6 @@ from vtk_cli.segment.pseudo.labels import (
     write_pseudo_labels,
     write_unresolved,
 )
-from vtk_cli.segment.pseudo.looking import Looker
 from vtk_cli.segment.pseudo.parts import PARTS, made, make_each
 from vtk_cli.segment.pseudo.resolving import resolved_labels, unresolved_clicks
 from vtk_cli.segment.solov2.point_inference import (

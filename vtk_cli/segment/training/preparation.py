@@ -23,9 +23,9 @@ from vtk_cli.segment.solov2.backbone import MicroBackbone, backbone_file, load_b
 from vtk_cli.segment.solov2.checkpoint import SavedSegmenter, read_segmenter, start_from
 from vtk_cli.segment.solov2.configurations import MICRO_BACKBONE, Role, SegmenterConfig, segmenter_config
 from vtk_cli.segment.solov2.network import SOLOv2
-from vtk_cli.segment.solov2.objective import SegmentObjective, as_published
 from vtk_cli.segment.solov2.targets import one_mask_a_cell
 from vtk_cli.segment.training.augmentation import augmentation
+from vtk_cli.segment.training.objective import SegmentObjective, as_published
 from vtk_cli.segment.training.samples import Collate, TrainingImages
 from vtk_cli.segment.training.schedules import Length, Rate, one_cycle, parameter_groups, stepwise
 

@@ -21,8 +21,7 @@ from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.segment.labels.points import prompts_of
-from vtk_cli.segment.options import SegmentOptions
-from vtk_cli.segment.pseudo.looking import (
+from vtk_cli.segment.looking import (
     PUBLISHED_POINTS,
     Looker,
     clicked_centroids,
@@ -30,6 +29,7 @@ from vtk_cli.segment.pseudo.looking import (
     found_by_itself,
     normal_settings,
 )
+from vtk_cli.segment.options import SegmentOptions
 from vtk_cli.segment.rounds import snapshot
 from vtk_cli.segment.solov2.network import SOLOv2
 from vtk_cli.segment.trained import save_trained

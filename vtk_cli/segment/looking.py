@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,9 +64,11 @@ class Looker:
         for image in seen_images(images, self.resize, self.network.config.padding_multiple, self.workers):
             yield image, self.outputs(image)
 
-    def instances(self, image: SeenImage, outputs: Outputs, settings: InferenceSettings) -> Instances:
-        """What the network finds by itself."""
-        return find_instances(outputs, image.frame, self.network.config.levels, settings)
+    def instances(
+        self, image: SeenImage, outputs: Outputs, settings: InferenceSettings, present: Sequence[int] | None = None
+    ) -> Instances:
+        """What the network finds by itself; where the classes that are `present` are known, of these."""
+        return find_instances(outputs, image.frame, self.network.config.levels, settings, present)
 
     def at_points(
         self, image: SeenImage, outputs: Outputs, prompts: Sequence[PointPrompt], settings: PointSettings
@@ -95,28 +97,23 @@ def found_by_itself(
     looker: Looker, dataset: DetectionSet, settings: InferenceSettings, console: Console
 ) -> list[Detections]:
     """What the network finds in all images without clicks."""
-    found = []
-    with console.progress("segmenting", len(dataset)) as progress:
-        for image, outputs in looker.seen(dataset.records):
-            found.append(detections_of(dataset.records[image.index].id, looker.instances(image, outputs, settings)))
-            progress.advance(1)
-    return found
+
+    def find(image: SeenImage, outputs: Outputs) -> Instances:
+        return looker.instances(image, outputs, settings)
+
+    return _found(looker, dataset.records, find, "segmenting", console)
 
 
 def found_of_classes(
     looker: Looker, dataset: DetectionSet, settings: InferenceSettings, console: Console
 ) -> list[Detections]:
     """What the network finds where it is told which classes each image has."""
-    found = []
-    with console.progress("segmenting", len(dataset)) as progress:
-        for image, outputs in looker.seen(dataset.records):
-            record = dataset.records[image.index]
-            present = sorted(set(record.labels[~record.crowd].tolist()))
-            levels = looker.network.config.levels
-            instances = find_instances(outputs, image.frame, levels, settings, present)
-            found.append(detections_of(record.id, instances))
-            progress.advance(1)
-    return found
+
+    def find(image: SeenImage, outputs: Outputs) -> Instances:
+        record = dataset.records[image.index]
+        return looker.instances(image, outputs, settings, sorted(set(record.labels[~record.crowd].tolist())))
+
+    return _found(looker, dataset.records, find, "segmenting", console)
 
 
 def found_at_clicks(
@@ -127,13 +124,11 @@ def found_at_clicks(
     console: Console,
 ) -> list[Detections]:
     """The masks of clicks, each with the score 1: their average precision is that of the masks alone."""
-    found = []
-    with console.progress("segmenting at clicks", len(points)) as progress:
-        for image, outputs in looker.seen(points.images):
-            masks = looker.at_points(image, outputs, prompts[image.index], settings)
-            found.append(detections_of(points.images[image.index].id, masks.instances.certain()))
-            progress.advance(1)
-    return found
+
+    def find(image: SeenImage, outputs: Outputs) -> Instances:
+        return looker.at_points(image, outputs, prompts[image.index], settings).instances.certain()
+
+    return _found(looker, points.images, find, "segmenting at clicks", console)
 
 
 def clicked_centroids(dataset: DetectionSet) -> PointSet:
@@ -167,3 +162,19 @@ def detections_of(image_id: int, instances: Instances) -> Detections:
     own = instances.cpu()
     masks = tuple(outline_of_mask(mask) for mask in own.masks.numpy())
     return Detections(image_id, own.boxes.double().numpy(), own.scores.double().numpy(), own.labels.numpy(), masks)
+
+
+def _found(
+    looker: Looker,
+    images: Sequence[ImageRecord | PointImage],
+    find: Callable[[SeenImage, Outputs], Instances],
+    description: str,
+    console: Console,
+) -> list[Detections]:
+    """What `find` finds in each image."""
+    found = []
+    with console.progress(description, len(images)) as progress:
+        for image, outputs in looker.seen(images):
+            found.append(detections_of(images[image.index].id, find(image, outputs)))
+            progress.advance(1)
+    return found
