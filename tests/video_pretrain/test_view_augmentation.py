@@ -10,7 +10,14 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from vtk_cli.errors import UserError
-from vtk_cli.video_pretrain.view_augmentation import ViewAugmentation, ViewDraw, blurred, check_policy, scaled_size
+from vtk_cli.video_pretrain.view_augmentation import (
+    ViewAugmentation,
+    ViewDraw,
+    blurred,
+    check_policy,
+    scaled_size,
+    turned_hue,
+)
 
 AUGMENT = ViewAugmentation(
     side=16,
@@ -140,6 +147,19 @@ def test_without_resizing_a_view_is_the_normalised_pixels():
     plain = dataclasses.replace(PLAIN, box=(1, 2, 16, 16))
     expected = (clip()[:, 1:17, 2:18].float() / 255 - 0.45) / 0.225
     torch.testing.assert_close(AUGMENT.apply(clip(), plain), expected.permute(3, 0, 1, 2))
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.15, 0.0, 0.1, 0.5])
+def test_hues_turn_as_torchvision_turns_them(turn):
+    frames = clip(4).permute(0, 3, 1, 2).float() / 255
+    frames[0] = frames[0, :1]  # grey: there is no hue
+    frames[1] = (frames[1] * 2).round() / 2  # channels that are equal
+    torch.testing.assert_close(turned_hue(frames, turn), F.adjust_hue(frames, turn))
+
+
+def test_a_third_of_a_turn_makes_red_green():
+    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    torch.testing.assert_close(turned_hue(red, 1 / 3).flatten(), torch.tensor([0.0, 1.0, 0.0]))
 
 
 def test_a_blur_does_not_reach_the_next_frame_and_keeps_a_flat_one():
