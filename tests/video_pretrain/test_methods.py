@@ -93,6 +93,15 @@ def test_the_queue_loses_its_oldest_keys_and_no_others():
     assert int(method.place) == 40 % QUEUE
 
 
+def test_a_short_last_batch_takes_the_places_of_the_oldest_keys_round_the_end():
+    method = moco()
+    given = unit(29, DIM).float()
+    for keys in given.split((8, 8, 5, 8)):
+        method.enqueue(keys)
+    assert torch.equal(method.queue, torch.cat((given[24:], given[5:24])))
+    assert int(method.place) == 5
+
+
 def test_the_queue_starts_within_the_published_bounds():
     queue = moco(queue=2000).queue
     bound = (3 / DIM) ** 0.5
@@ -126,6 +135,40 @@ def test_the_average_moves_once_a_batch_and_before_the_keys_are_made(make):
         method.backbone.layer.weight.add_(1.0)
     method.loss(seen, 1, 0.0, 0)
     assert (averaged[0].layer.weight != method.backbone.layer.weight).all()
+
+
+@pytest.mark.parametrize("make", [moco, byol])
+def test_batches_that_make_one_update_move_the_average_once(make):
+    method = make(0.9)
+    averaged = method.key_networks if make is moco else method.target_networks
+    with torch.no_grad():
+        method.backbone.layer.weight.add_(1.0)
+    moved = []
+    for progress in (0.0, 0.0, 0.5):
+        for number in range(2):
+            method.loss(views(2, 4), number, progress, 0)
+        moved.append(averaged[0].layer.weight.clone())
+    assert torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[1], moved[2])
+
+
+@pytest.mark.parametrize("make", [moco, simclr, swav])
+def test_cosines_are_not_rounded_by_autocast(make):
+    """Of unit vectors; divided by the temperature, their rounding to bf16 would show in the loss."""
+    torch.manual_seed(0)
+    seen = [F.normalize(view.flatten(1)).view_as(view) for view in views(2, 6)]
+    exact = make()
+    # Layers that autocast leaves alone, so that nothing but the cosines could be rounded.
+    exact.backbone.forward = lambda clips: clips.flatten(1)[:, :DIM]
+    exact.head = torch.nn.Identity()
+    if make is moco:
+        exact.key_networks = torch.nn.ModuleList([torch.nn.Flatten(), torch.nn.Identity()])
+        exact.key_networks[0].forward = exact.backbone.forward
+        exact._followed = 0.0
+    expected = exact.loss(seen, 0, 0.0, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = exact.loss(seen, 0, 0.0, 0)
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("make", [moco, byol])

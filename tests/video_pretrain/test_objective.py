@@ -32,7 +32,7 @@ def stacked(count: int, batch: int) -> Tensor:
 def test_each_view_is_filtered_where_it_was_drawn_and_comes_as_it_is_elsewhere():
     seen: list[list[Tensor]] = []
 
-    def model(each: list[Tensor], *_: object) -> Tensor:
+    def model(each: list[Tensor], *_: object, **__: object) -> Tensor:
         seen.append(each)
         return torch.zeros(())
 
@@ -73,6 +73,28 @@ def test_the_temporal_losses_of_the_first_view_come_with_the_last_loss():
     tokens = backbone.tokens(given[:, 0])[1]
     expected = alone + heads.order_loss(tokens) + heads.flow_loss(tokens, given[:, 0])
     torch.testing.assert_close(both, expected)
+
+
+def test_motion_is_labelled_before_frequencies_are_taken_out():
+    heard: list[Tensor] = []
+
+    def listening(first: Tensor, _: Tensor) -> Tensor:
+        heard.append(first)
+        return torch.zeros(len(first), 2, *first.shape[1:])
+
+    torch.manual_seed(0)
+    backbone = create_backbone("timesformer_tiny", frames=4, side=12)
+    heads = TemporalHeads(32, 4, {"flow": 1.0}, labels=FlowLabels(listening, 6, still=0.5), smoothing=0.0)
+    given, flags = torch.randn(3, 2, 3, 4, 12, 12), torch.ones(3, 2, dtype=torch.bool)
+    freqaug = FreqAug("t", high(0.1), probability=1.0)
+    supervised = SupervisedObjective(freqaug, smoothing=0.0, temporal={"flow": 1.0})
+    supervised(ClassifiedVideo(backbone, 5, temporal=heads), (None, given[:, :1], flags[:, :1], torch.arange(3)), CLOCK)
+    pretrained = PretrainedVideo(SimCLR(backbone, torch.nn.Linear(32, 5), temperature=0.2), heads)
+    list(SSLObjective(pretrained, freqaug, 10, ("flow",))(pretrained, (None, given, flags, None), CLOCK))
+    gray = 128 * (0.299 * given[:, 0, 0] + 0.587 * given[:, 0, 1] + 0.114 * given[:, 0, 2])
+    assert len(heard) == 2
+    for first in heard:
+        torch.testing.assert_close(first, gray[:, :3].flatten(0, 1))
 
 
 def test_the_supervised_loss_is_the_weighted_sum_of_its_four_terms():

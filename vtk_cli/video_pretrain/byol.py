@@ -39,6 +39,7 @@ class BYOL(SSLMethod):
         self.target_networks = momentum_copy(backbone, head)
         self._temperature, self._momentum, self._anneal = temperature, momentum, anneal
         self._targets: list[Tensor] = []
+        self._followed: float | None = None
 
     def passes(self, views: int) -> int:
         """Each view predicts once."""
@@ -47,9 +48,11 @@ class BYOL(SSLMethod):
     def loss(self, views: Sequence[Tensor], number: int, progress: float, seed: int) -> Tensor:  # noqa: ARG002  (nothing is drawn)
         """-cosine / T of the prediction and the targets of the other views, the mean."""
         if number == 0:
-            momentum = annealed_momentum(self._momentum, progress, anneal=self._anneal)
-            for slow, fast in zip(self.target_networks, (self.backbone, self.head), strict=True):
-                follow(slow, fast, momentum)
+            if progress != self._followed:  # once an update, of however many batches
+                momentum = annealed_momentum(self._momentum, progress, anneal=self._anneal)
+                for slow, fast in zip(self.target_networks, (self.backbone, self.head), strict=True):
+                    follow(slow, fast, momentum)
+                self._followed = progress
             self._targets = [self._target(view) for view in views]
         prediction = F.normalize(self.predictor(self.head(self.backbone(views[number]))).float(), dim=1)
         others = [targets for at, targets in enumerate(self._targets) if at != number]

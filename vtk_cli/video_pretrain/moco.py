@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vtk_cli.video_pretrain.gathering import ShuffledOver, gathered_detached
 from vtk_cli.video_pretrain.networks.backbone import VideoBackbone
-from vtk_cli.video_pretrain.ssl_method import SSLMethod, annealed_momentum, follow, momentum_copy
+from vtk_cli.video_pretrain.ssl_method import SSLMethod, annealed_momentum, exactly, follow, momentum_copy
 
 
 class MoCo(SSLMethod):
@@ -51,6 +51,7 @@ class MoCo(SSLMethod):
         self.register_buffer("queue", torch.empty(queue, dim).uniform_(-bound, bound))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
         self._keys: list[Tensor] = []
+        self._followed: float | None = None
 
     def passes(self, views: int) -> int:
         """Each view asks once."""
@@ -59,12 +60,15 @@ class MoCo(SSLMethod):
     def loss(self, views: Sequence[Tensor], number: int, progress: float, seed: int) -> Tensor:
         """-log of the share of the right key among it and the queue, the mean over the other views and the batch."""
         if number == 0:
-            momentum = annealed_momentum(self._momentum, progress, anneal=self._anneal)
-            for slow, fast in zip(self.key_networks, (self.backbone, self.head), strict=True):
-                follow(slow, fast, momentum)
+            if progress != self._followed:  # once an update, of however many batches
+                momentum = annealed_momentum(self._momentum, progress, anneal=self._anneal)
+                for slow, fast in zip(self.key_networks, (self.backbone, self.head), strict=True):
+                    follow(slow, fast, momentum)
+                self._followed = progress
             self._keys = [self._key(view, seed + at) for at, view in enumerate(views)]
         query = F.normalize(self.head(self.backbone(views[number])).float(), dim=1)
-        wrong = query @ self.queue.T
+        with exactly(query):
+            wrong = query @ self.queue.T
         terms = []
         for at, keys in enumerate(self._keys):
             if at != number:
@@ -78,11 +82,11 @@ class MoCo(SSLMethod):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Put keys (n, D) in the place of the oldest; n divides the queue."""
-        start = int(self.place)
+        """Put keys (n, D) in the place of the oldest, n <= K; an epoch's last batch may be short."""
+        places = (self.place + torch.arange(len(keys), device=self.queue.device)) % len(self.queue)
         # A new tensor: the losses of this batch still need the old one for their gradients.
         queue = self.queue.clone()
-        queue[start : start + len(keys)] = keys
+        queue[places] = keys
         self.queue = queue
         self.place = (self.place + len(keys)) % len(queue)
 

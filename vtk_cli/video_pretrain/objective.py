@@ -36,15 +36,26 @@ class PretrainedVideo(nn.Module):
         """What is kept after the training."""
         return self.method.backbone
 
-    def forward(self, views: Sequence[Tensor], number: int, progress: float, seed: int, names: Sequence[str]) -> Tensor:
+    def forward(
+        self,
+        views: Sequence[Tensor],
+        number: int,
+        progress: float,
+        seed: int,
+        names: Sequence[str],
+        *,
+        whole: Tensor | None = None,
+    ) -> Tensor:
         """Loss `number` of the framework (`SSLMethod.loss`); with its last one, the temporal losses of the first view.
+
+        `whole` is the first view with all its frequencies, whose motion is labelled; None: the view itself.
 
         With the last one, since then every parameter has its gradient in one backward pass: the one after which several
         processes exchange theirs.
         """
         loss: Tensor = self.method(views, number, progress, seed)
         if names and number == self.method.passes(len(views)) - 1:
-            loss = loss + temporal_sum(self.backbone, self.temporal, views[0], names)
+            loss = loss + temporal_sum(self.backbone, self.temporal, views[0], names, whole)
         return loss
 
 
@@ -86,19 +97,29 @@ class ClassifiedVideo(nn.Module):
             self.backbone.eval()
         return self
 
-    def forward(self, clips: Tensor, order: Tensor | None = None, names: Sequence[str] = ()) -> Any:
+    def forward(
+        self,
+        clips: Tensor,
+        order: Tensor | None = None,
+        names: Sequence[str] = (),
+        *,
+        whole: Tensor | None = None,
+    ) -> Any:
         """Normalised clips (B, 3, T, S, S) to logits (B, K); with `order`, what `joint` gives."""
         if order is not None:
-            return self.joint(clips, order, names)
+            return self.joint(clips, order, names, whole)
         return self.head(self.dropout(self._features(clips)))
 
-    def joint(self, clips: Tensor, order: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    def joint(
+        self, clips: Tensor, order: Tensor, names: Sequence[str], whole: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """The logits, those of shuffled frames, and the losses of the tokens, by one pass through the backbone.
 
         Args:
             clips: normalised, (B, 3, T, S, S).
             order: (B, T) of the shuffled ones.
             names: of the temporal losses; `order-shuffled` is the order loss of the shuffled frames.
+            whole: the clips with all their frequencies, whose motion is labelled; None: the clips themselves.
         """
         if not isinstance(self.backbone, VideoTransformer) or self.temporal is None:
             raise TypeError("temporal losses need tokens")
@@ -111,7 +132,7 @@ class ClassifiedVideo(nn.Module):
         if "order-shuffled" in names:
             terms.append(self.temporal.order_loss(tokens[B:], order.to(tokens.device)))
         if "flow" in names:
-            terms.append(self.temporal.flow_loss(tokens[:B], clips))
+            terms.append(self.temporal.flow_loss(tokens[:B], clips if whole is None else whole))
         return logits[:B], logits[B:] if "debias" in names else None, terms
 
     def _features(self, clips: Tensor) -> Tensor:
@@ -120,12 +141,19 @@ class ClassifiedVideo(nn.Module):
         return features
 
 
-def temporal_sum(backbone: VideoBackbone, heads: TemporalHeads | None, clips: Tensor, names: Sequence[str]) -> Tensor:
-    """The sum of the token losses of clips whose frames are in order."""
+def temporal_sum(
+    backbone: VideoBackbone,
+    heads: TemporalHeads | None,
+    clips: Tensor,
+    names: Sequence[str],
+    whole: Tensor | None = None,
+) -> Tensor:
+    """The sum of the token losses of clips whose frames are in order; `whole` as in `ClassifiedVideo.joint`."""
     if not isinstance(backbone, VideoTransformer) or heads is None:
         raise TypeError("temporal losses need tokens")
     _, tokens = backbone.tokens(clips)
-    losses = {"order": lambda: heads.order_loss(tokens), "flow": lambda: heads.flow_loss(tokens, clips)}
+    seen = clips if whole is None else whole
+    losses = {"order": lambda: heads.order_loss(tokens), "flow": lambda: heads.flow_loss(tokens, seen)}
     return torch.stack([losses[name]() for name in names]).sum()
 
 
@@ -152,7 +180,7 @@ class SSLObjective:
         for number in range(count):
             last = number == count - 1
             with nullcontext() if last else gradients_stay_here(model):
-                yield model(each, number, clock.step / self._updates, seed, self._temporal)
+                yield model(each, number, clock.step / self._updates, seed, self._temporal, whole=views[:, 0])
 
 
 class SupervisedObjective:
@@ -186,7 +214,7 @@ class SupervisedObjective:
             return F.cross_entropy(model(clips).float(), labels, label_smoothing=self._smoothing)
         generator = torch.Generator().manual_seed(clock.seed & _SEED_MASK)
         order = shuffling(clips.shape[2], len(clips), generator, each=self._each)
-        logits, unknown, terms = model(clips, order, self._names)
+        logits, unknown, terms = model(clips, order, self._names, whole=views[:, 0])
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self._smoothing)
         if unknown is not None:
             loss = loss + self._weights["debias"] * debias_loss(unknown)

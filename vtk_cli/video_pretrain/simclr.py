@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vtk_cli.video_pretrain.gathering import gathered, rank
 from vtk_cli.video_pretrain.networks.backbone import VideoBackbone
-from vtk_cli.video_pretrain.ssl_method import SSLMethod
+from vtk_cli.video_pretrain.ssl_method import SSLMethod, exactly
 
 
 class SimCLR(SSLMethod):
@@ -51,7 +51,8 @@ def nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     everything = torch.cat((gathered(one), gathered(other)))
     total, start = len(everything) // 2, rank() * b
     mine = torch.cat((one, other))
-    similar = mine @ everything.T / temperature
+    with exactly(mine):
+        similar = mine @ everything.T / temperature
     rows = torch.arange(b, device=one.device)
     own = torch.cat((start + rows, total + start + rows))
     right = torch.cat((total + start + rows, start + rows))

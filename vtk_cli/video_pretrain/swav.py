@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vtk_cli.video_pretrain.gathering import summed, world_size
 from vtk_cli.video_pretrain.networks.backbone import VideoBackbone
-from vtk_cli.video_pretrain.ssl_method import SSLMethod
+from vtk_cli.video_pretrain.ssl_method import SSLMethod, exactly
 
 
 class SwAV(SSLMethod):
@@ -56,7 +56,8 @@ class SwAV(SSLMethod):
         # Kept in the graph at factor 0: a parameter without a gradient would hold up the other processes.
         weight = weight.detach() + 0 * weight if progress < self._frozen else weight
         z = F.normalize(self.head(self.backbone(torch.cat(list(views)))).float(), dim=1)
-        scores = (z @ weight.T).chunk(len(views))
+        with exactly(z):
+            scores = (z @ weight.T).chunk(len(views))
         codes = [sinkhorn(one.detach(), self._eps, self._iterations) for one in scores]
         terms = []
         for at in range(0, len(scores), 2):

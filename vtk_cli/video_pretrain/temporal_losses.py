@@ -80,7 +80,7 @@ class TemporalHeads(nn.Module):
 
         Args:
             tokens: (B, T, N, C).
-            clips: normalised, (B, 3, T, H, W), that they are of.
+            clips: normalised, (B, 3, T, H, W), that they are of; as they were before frequencies were taken out.
         """
         if self._labels is None:
             raise ValueError("the flow loss needs labels")
