@@ -10,12 +10,13 @@ from PIL import Image
 from vtk_cli.console import Console
 from vtk_cli.data.detection.outlines import outline_mask, outline_of_mask
 from vtk_cli.data.points.importing import read_marks
+from vtk_cli.data.points.records import PointImage
 from vtk_cli.files import CACHE_VARIABLE
 from vtk_cli.segment.pseudo.doubts import MissingClick
 from vtk_cli.segment.pseudo.labels import UnresolvedClick
 from vtk_cli.segment.pseudo.preview import Preview, export_labelme, image_overlay, object_tiles, write_preview
 
-from ..scenes_with_masks import CLASSES, box_mask, clicked, point_set, pseudo
+from ..scenes_with_masks import CLASSES, box_mask, clicked, paint, point_set, pseudo
 
 ONE, TWO = box_mask(30, 40, 3, 4, 10, 12), box_mask(30, 40, 20, 4, 36, 25)
 
@@ -71,6 +72,17 @@ def test_the_tiles_of_an_object_show_image_click_rough_and_refined_mask(preview:
     shown = [np.asarray(tile.image.resize(tiles[0].image.size, Image.Resampling.NEAREST)) for tile in tiles]
     assert all((one != shown[0]).any() for one in shown[1:])
     assert len(object_tiles(image, preview.rough[0], None, CLASSES.names, image.read())) == 3
+
+
+@pytest.mark.parametrize("side", [48, 96, 128, 180, 300])
+def test_tiles_fill_their_place_on_the_sheet_whatever_the_size_of_the_object(tmp_path: Path, side: int) -> None:
+    click = PointImage(
+        paint(tmp_path / "a.png", side, side), 1, side, side, np.zeros((1, 2)), np.zeros(1, int), np.ones(1, int), ("",)
+    )
+    label = pseudo(1, 1, box_mask(side, side, 0, 0, side, side))
+    for tile in object_tiles(click, label, None, CLASSES.names, click.read()):
+        assert isinstance(tile.image, Image.Image)
+        assert max(tile.image.size) == 192
 
 
 def test_clicks_without_a_mask_are_marked_where_they_are(preview: Preview) -> None:

@@ -128,8 +128,11 @@ def object_tiles(
     """Tiles of an object: the image about it, its click, its rough mask, and where there is one its refined mask."""
     masks = [label.pixels()] if rough is None else [rough.pixels(), label.pixels()]
     box = _surroundings(masks, label.point, picture.size)
-    part = picture.crop(box)
-    at = (label.point[0] - box[0], label.point[1] - box[1])
+    size = _tile_size(box[2] - box[0], box[3] - box[1])
+    part = picture.crop(box).resize(size, Image.Resampling.LANCZOS)
+    corner, lengths = np.array(box[:2]), np.array([box[2] - box[0], box[3] - box[1]])
+    x, y = ((np.array(label.point) - corner + 0.5) * size / lengths - 0.5).tolist()
+    shown = [_scaled(mask[box[1] : box[3], box[0] : box[2]], size) for mask in masks]
     frame = _RED if label.flags else None
     changed = "" if label.iou_rough_refined is None else f"IoU {label.iou_rough_refined:.2f}"
     captions = [
@@ -140,8 +143,8 @@ def object_tiles(
     captions += [f"refined\n{changed}"] if rough is not None else []
     if label.flags:
         captions[-1] += f"\n{', '.join(label.flags)}"
-    drawings = [part, _drawn(part, label.label, None, at)]
-    drawings += [_drawn(part, label.label, _cut(mask, box), at) for mask in masks]
+    marks = [[], [Mark("", label.label, point=(x, y))], *([Mark("", label.label, mask=mask)] for mask in shown)]
+    drawings = [draw_overlay(part, drawn, least_side=_CELL) for drawn in marks]
     return [Tile(drawing, caption, frame) for drawing, caption in zip(drawings, captions, strict=True)]
 
 
@@ -275,10 +278,15 @@ def _square(point: tuple[float, float], reach: float) -> tuple[float, float, flo
     return x - reach, y - reach, x + reach, y + reach
 
 
-def _cut(mask: Bools, box: tuple[int, int, int, int]) -> Bools:
-    return mask[box[1] : box[3], box[0] : box[2]]
+def _tile_size(width: int, height: int) -> tuple[int, int]:
+    """The size at which a crop is drawn: its own where a whole number of times as large fills a tile, else a tile's."""
+    longer = max(width, height)
+    if _CELL % longer == 0:
+        return width, height
+    return max(1, round(width * _CELL / longer)), max(1, round(height * _CELL / longer))
 
 
-def _drawn(part: Image.Image, label: int, mask: Bools | None, at: tuple[float, float]) -> Image.Image:
-    shown = [Mark("", label, mask=mask, point=None if mask is not None else at)]
-    return draw_overlay(part, shown, least_side=_CELL)
+def _scaled(mask: Bools, size: tuple[int, int]) -> Bools:
+    """A mask (H, W) at another width and height: where at least half of a pixel belongs to it."""
+    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    return np.asarray(scaled) >= 128

@@ -16,7 +16,7 @@ POINT_OUTSIDE = "point_outside"
 REASONS: Mapping[Reason, str] = {
     "collision": "other clicks of the class have its cells",
     "area": "the mask is empty or smaller than a cell",
-    "overlap": "another click of the class has this object, or one that overlaps it",
+    "overlap": "a better mask of the class overlaps it",
     "count": "the image has too many objects",
 }
 
