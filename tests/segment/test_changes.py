@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,3 +68,20 @@ def test_a_stage_by_itself_waits_for_nobody_who_has_the_run(begun: Path, run: Ca
         code, _, err = run("teacher", begun / "run", "--device", "cpu")
     assert code == 2
     assert "in use by another process" in err
+
+
+def test_clicks_are_not_shown_to_a_teacher_of_other_classes(scenes: Path, run: Call, tmp_path: Path) -> None:
+    strong, clicks = tmp_path / "strong.json", tmp_path / "clicks.csv"
+    content = json.loads((scenes / "all_25p_s.json").read_text())
+    strong.write_text(json.dumps(content))
+    code, _, err = run("points", "make", scenes / "all_25p_w.json", "--images", scenes / "train", "-o", clicks)
+    assert code == 0, err
+    given = ["--strong", strong, "--weak", clicks, "--images", scenes / "train", *FAST, "--out", tmp_path / "run"]
+    code, _, err = run("run", *given, "--until", "teacher")
+    assert code == 0, err
+    first, second = content["categories"][:2]
+    first["name"], second["name"] = second["name"], first["name"]
+    strong.write_text(json.dumps(content))
+    code, _, err = run("pseudo", tmp_path / "run", "--device", "cpu")
+    assert code == 2
+    assert "its 10 classes are not the 10 of" in err

@@ -67,10 +67,16 @@ class Job:
         return StageInputs(self._files(stage), self._settings(stage))
 
     def looker(self, file: Path) -> Looker:
-        """A network of this run, on the device."""
+        """A network of this run, on the device.
+
+        Raises:
+            UserError: it knows other classes than the labels.
+        """
         options = self.options
         workers = 0 if options.workers is None and options.on_scenes else worker_count(options.workers)
-        return open_trained(file).looker(self.world.device, options.precision, workers)
+        trained = open_trained(file)
+        trained.require_classes(self.sources.classes, self.sources.strong.name)
+        return trained.looker(self.world.device, options.precision, workers)
 
     @property
     def student_start(self) -> Path | None:
