@@ -69,6 +69,11 @@ class Child:
             theirs.close()
         self._connection.send(work)
 
+    @property
+    def number(self) -> int:
+        """Of the process, as the system counts them."""
+        return self._process.pid
+
     def __enter__(self) -> Child:
         return self
 

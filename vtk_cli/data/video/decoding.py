@@ -69,6 +69,11 @@ class VideoDecoder:
         """Another one with the same settings, for a thread of its own."""
         return VideoDecoder(self._backend, self._timeout_s, self._opened)
 
+    @property
+    def process(self) -> int | None:
+        """The number of the process that decodes; None before the first clip."""
+        return None if self._child is None else self._child.number
+
     def clips(self, video: VideoFile, choose: Choose) -> list[Pixels]:
         """Clips of a video, each uint8 (T, H, W, 3), upright.
 
