@@ -61,6 +61,7 @@ class VideoDecoder:
         self._backend, self._timeout_s, self._opened = backend, timeout_s, opened
         self._child: Child | None = None
         self._owner = 0
+        self._harmful: dict[tuple[Path, str], str] = {}  # a file costs its time and a process once, not every epoch
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_child": None}
@@ -88,15 +89,17 @@ class VideoDecoder:
         if reason:
             raise BrokenVideo(video.path, reason)
         for backend in backends_for(video.path, self._backend):
+            if (video.path, backend) in self._harmful:
+                reason = self._harmful[video.path, backend]
+                continue
             try:
                 return self._by(backend, video, choose)
             except ReadError as error:
                 reason = str(error)
-            except Aborted:
-                reason = "video aborts the decoder"
-                self.close()
-            except Hung:
-                reason = "video decoder does not return"
+            except (Aborted, Hung) as error:
+                aborted = isinstance(error, Aborted)
+                reason = "video aborts the decoder" if aborted else "video decoder does not return"
+                self._harmful[video.path, backend] = reason
                 self.close()
         raise BrokenVideo(video.path, reason)
 
