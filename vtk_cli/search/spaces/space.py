@@ -217,12 +217,17 @@ class Space(ABC):
         if form not in self.forms:
             known = nearest(form, self.forms) or f"there are {', '.join(self.forms)}"
             raise UserError(f"{self.name} has no networks of the form {form!r}", fix=known)
-        default = self.forms[form]
-        for name, given, own in (("width", width, default.width), ("cells", cells, default.cells)):
-            if given is not None and own is None:
+        own = self.forms[form]
+        for name, given, fixed in (("width", width, own.width is None), ("cells", cells, own.cells is None)):
+            if given is not None and fixed:
                 raise UserError(f"networks of {self.name} have their {name} fixed", f"{name} {given}", "leave it out")
         shape = Shape(
-            self.name, form, classes, resolution or default.resolution, width or default.width, cells or default.cells
+            self.name,
+            form,
+            classes,
+            own.resolution if resolution is None else resolution,
+            own.width if width is None else width,
+            own.cells if cells is None else cells,
         )
         self._check(shape)
         return shape
