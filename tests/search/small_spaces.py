@@ -15,9 +15,9 @@ RESOLUTION = {"shufflenetv2": 64, "mobilenet": 64}
 def small_shape(space, form="supernet", classes=7, resolution=None):
     """A shape of few channels and cells, where the space lets one choose."""
     sizes = {}
-    if space.forms[form].width is not None:
+    if space.forms[form].width:
         sizes["width"] = 4
-    if space.forms[form].cells is not None:
+    if space.forms[form].cells:
         sizes["cells"] = {"darts": 4}.get(space.name, 1)
     return space.shape(form, classes, resolution=resolution or RESOLUTION.get(space.name, 16), **sizes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from itertools import pairwise
 from subprocess import run
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_spaces_have_as_many_architectures_as_their_papers_say() -> None:
 
 def test_sampled_mutated_and_crossed_architectures_are_valid(space, rng) -> None:
     parents = [space.sample(rng) for _ in range(20)]
-    for first, second in zip(parents, parents[1:], strict=False):
+    for first, second in pairwise(parents):
         for genes in (first, space.mutate(first, rng, 0.5), space.crossover(first, second, rng)):
             assert all(type(gene) is int for gene in genes)
             space.validate(genes)
@@ -254,5 +255,8 @@ def test_shapes_that_cannot_be_are_refused() -> None:
 
 
 def test_the_catalog_does_without_torch() -> None:
-    code = "import sys, vtk_cli.search.spaces.catalog as c; c.SPACES['darts'].cost_range(c.SPACES['darts'].shape('cifar', 10)); assert not {'torch', 'numpy', 'timm'} & set(sys.modules)"
+    code = (
+        "import sys; from vtk_cli.search.spaces.catalog import SPACES; darts = SPACES['darts'];"
+        "darts.cost_range(darts.shape('cifar', 10)); assert not {'torch', 'numpy', 'timm'} & set(sys.modules)"
+    )
     run([sys.executable, "-c", code], check=True)

@@ -94,7 +94,7 @@ def reductions(cells: int) -> tuple[int, int]:
 @lru_cache(maxsize=64)
 def cell_plans(shape: Shape) -> tuple[CellPlan, ...]:
     """The cells of a network of the given shape, in order."""
-    side, width, cells = shape.resolution, shape.width or 0, shape.cells or 0
+    side, width, cells = shape.resolution, shape.width, shape.cells
     older = newer = STEM_MULTIPLIER * width
     after_reduction, plans = False, []
     if shape.form == IMAGENET:
@@ -223,7 +223,7 @@ class DartsSpace(Space):
 
     def _check(self, shape: Shape) -> None:
         super()._check(shape)
-        if shape.width is not None and shape.width % 2:
+        if shape.width % 2:
             raise UserError("the width must be even", f"width {shape.width}", f"give {shape.width + 1}")
 
 
@@ -253,7 +253,7 @@ def _preprocess_cost(plan: CellPlan) -> Cost:
 
 
 def _stem_cost(shape: Shape) -> Cost:
-    width, side = shape.width or 0, shape.resolution
+    width, side = shape.width, shape.resolution
     if shape.form != IMAGENET:
         stem = STEM_MULTIPLIER * width
         return convolution(3, stem, 3, side) + normalisation(stem)

@@ -106,14 +106,14 @@ class DartsNetwork(StandAlone):
     """
 
     def __init__(self, genes: Sequence[int], shape: Shape, *, drop_path: float = 0.0, auxiliary: bool = False) -> None:
-        plans, cells = cell_plans(shape), shape.cells or 0
+        plans, cells = cell_plans(shape), shape.cells
         first = 8 if shape.form == IMAGENET else 1
         self._taps = (*(at - 1 for at in reductions(cells)), cells - 1)
         super().__init__(tuple(FeatureMap(plans[at].outputs, first * 2**n) for n, at in enumerate(self._taps)))
         if shape.form == IMAGENET:
-            self.stem0, self.stem1 = _imagenet_stems(shape.width or 0)
+            self.stem0, self.stem1 = _imagenet_stems(shape.width)
         else:
-            self.stem = small_image_stem(STEM_MULTIPLIER * (shape.width or 0))
+            self.stem = small_image_stem(STEM_MULTIPLIER * (shape.width))
         self.cells = nn.ModuleList(
             Cell(plan, genes[LENGTH:] if plan.reduces else genes[:LENGTH], drop_path) for plan in plans
         )

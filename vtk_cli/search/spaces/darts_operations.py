@@ -41,7 +41,8 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, ceil(H / 2), ceil(W / 2)); an odd side is padded by one."""
-        x = F.relu(F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)))
+        odd = x.shape[2] % 2, x.shape[3] % 2
+        x = F.relu(F.pad(x, (0, odd[1], 0, odd[0])) if any(odd) else x)
         out: Tensor = self.bn(torch.cat([self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])], dim=1))
         return out
 

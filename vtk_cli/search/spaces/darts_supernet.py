@@ -81,7 +81,7 @@ class DartsSupernet(Supernet):
     def __init__(self, space: Space, shape: Shape) -> None:
         super().__init__(space, shape)
         self._plans = cell_plans(shape)
-        self.stem = small_image_stem(STEM_MULTIPLIER * (shape.width or 0))
+        self.stem = small_image_stem(STEM_MULTIPLIER * (shape.width))
         self.cells = nn.ModuleList(SharedCell(plan) for plan in self._plans)
         self.classifier = nn.Linear(self._plans[-1].outputs, shape.classes)
 

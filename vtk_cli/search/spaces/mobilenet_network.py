@@ -30,12 +30,12 @@ class InvertedResidual(nn.Module):
     def __init__(self, layer: Layer, kernel: int, expansion: int) -> None:
         super().__init__()
         wide = layer.inputs * expansion
-        expand = (nn.Conv2d(layer.inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6())
+        expand = (nn.Conv2d(layer.inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(inplace=True))
         self.conv = nn.Sequential(
             *(expand if expansion > 1 else ()),
             nn.Conv2d(wide, wide, kernel, layer.stride, kernel // 2, groups=wide, bias=False),
             nn.BatchNorm2d(wide),
-            nn.ReLU6(),
+            nn.ReLU6(inplace=True),
             nn.Conv2d(wide, layer.outputs, 1, bias=False),
             nn.BatchNorm2d(layer.outputs),
         )
@@ -64,7 +64,7 @@ class MobileParts(ChainParts):
         return nn.Sequential(
             nn.Conv2d(3, STEM, 3, 2, 1, bias=False),
             nn.BatchNorm2d(STEM),
-            nn.ReLU6(),
+            nn.ReLU6(inplace=True),
             InvertedResidual(Layer(STEM, FIRST, 1), 3, 1),
         )
 
@@ -77,7 +77,7 @@ class MobileParts(ChainParts):
         return nn.Sequential(
             nn.Conv2d(_LAST_MAP, LAST, 1, bias=False),
             nn.BatchNorm2d(LAST),
-            nn.ReLU6(),
+            nn.ReLU6(inplace=True),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(LAST, self._classes),

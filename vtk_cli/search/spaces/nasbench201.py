@@ -62,7 +62,7 @@ class CellSpace(Space):
 
     def table(self, shape: Shape) -> CostTable:
         """The cost of every operation on every edge, over all cells."""
-        width, cells = shape.width or 0, shape.cells or 0
+        width, cells = shape.width, shape.cells
         stages, fixed, side = [], convolution(3, width, 3, shape.resolution) + normalisation(width), shape.resolution
         for stage in range(STAGES):
             if stage:

@@ -97,7 +97,7 @@ class CellSupernet(Supernet):
 
     def __init__(self, space: Space, shape: Shape) -> None:
         super().__init__(space, shape)
-        width, cells = shape.width or 0, shape.cells or 0
+        width, cells = shape.width, shape.cells
         self.stem = small_image_stem(width)
         self.cells = nn.ModuleList(_stack(width, cells, SharedCell))
         self.lastact = nn.Sequential(nn.BatchNorm2d(width * 2 ** (STAGES - 1)), nn.ReLU())
@@ -171,7 +171,7 @@ class CellNetwork(StandAlone):
     """
 
     def __init__(self, genes: Sequence[int], shape: Shape) -> None:
-        width, cells = shape.width or 0, shape.cells or 0
+        width, cells = shape.width, shape.cells
         super().__init__(tuple(FeatureMap(width * 2**stage, 2**stage) for stage in range(STAGES)))
         self.stem = small_image_stem(width)
         self.cells = nn.ModuleList(_stack(width, cells, lambda channels: Cell(channels, genes)))

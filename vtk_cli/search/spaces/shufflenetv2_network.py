@@ -77,7 +77,7 @@ class ShuffleParts(ChainParts):
     def stem(self) -> nn.Module:
         """Convolution 3x3 of stride 2, batch normalisation, ReLU."""
         return nn.Sequential(
-            nn.Conv2d(3, STEM, 3, 2, 1, bias=False), nn.BatchNorm2d(STEM, affine=self._affine), nn.ReLU()
+            nn.Conv2d(3, STEM, 3, 2, 1, bias=False), nn.BatchNorm2d(STEM, affine=self._affine), nn.ReLU(inplace=True)
         )
 
     def block(self, layer: Layer, choice: int) -> nn.Module:
@@ -109,7 +109,7 @@ class ShuffleParts(ChainParts):
 def _pointwise(inputs: int, outputs: int, *, affine: bool) -> Iterator[nn.Module]:
     yield nn.Conv2d(inputs, outputs, 1, bias=False)
     yield nn.BatchNorm2d(outputs, affine=affine)
-    yield nn.ReLU()
+    yield nn.ReLU(inplace=True)
 
 
 def _depthwise(channels: int, kernel: int, stride: int, *, affine: bool) -> Iterator[nn.Module]:

@@ -33,13 +33,13 @@ class Form:
 
     Args:
         resolution: side of the input, in pixels.
-        width: channels that the other widths are multiples of; None where the space fixes them.
-        cells: number of cells, of each stage in NAS-Bench-201; None where the space fixes it.
+        width: channels that the other widths are multiples of; 0 where the space fixes them.
+        cells: number of cells, of each stage in NAS-Bench-201; 0 where the space fixes it.
     """
 
     resolution: int
-    width: int | None = None
-    cells: int | None = None
+    width: int = 0
+    cells: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class Shape:
         form: one of its forms.
         classes: of the images.
         resolution: side of the input, in pixels.
-        width: channels that the other widths are multiples of; None where the space fixes them.
-        cells: number of cells; None where the space fixes it.
+        width: channels that the other widths are multiples of; 0 where the space fixes them.
+        cells: number of cells, of each stage in NAS-Bench-201; 0 where the space fixes it.
     """
 
     space: str
     form: str
     classes: int
     resolution: int
-    width: int | None = None
-    cells: int | None = None
+    width: int
+    cells: int
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Space(ABC):
             known = nearest(form, self.forms) or f"there are {', '.join(self.forms)}"
             raise UserError(f"{self.name} has no networks of the form {form!r}", fix=known)
         own = self.forms[form]
-        for name, given, fixed in (("width", width, own.width is None), ("cells", cells, own.cells is None)):
+        for name, given, fixed in (("width", width, not own.width), ("cells", cells, not own.cells)):
             if given is not None and fixed:
                 raise UserError(f"networks of {self.name} have their {name} fixed", f"{name} {given}", "leave it out")
         shape = Shape(
@@ -281,13 +281,14 @@ class Space(ABC):
         """
 
     def _check(self, shape: Shape) -> None:
+        own = self.forms[shape.form]
         for name, value, minimum in (
             ("classes", shape.classes, 1),
             ("resolution", shape.resolution, 1),
-            ("width", shape.width, 1),
-            ("cells", shape.cells, self.least_cells),
+            ("width", shape.width, 1 if own.width else 0),
+            ("cells", shape.cells, self.least_cells if own.cells else 0),
         ):
-            if value is not None and value < minimum:
+            if value < minimum:
                 raise UserError(f"networks of {self.name} need {name} of at least {minimum}", f"{name} {value}")
 
     def require_supernet(self, shape: Shape) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -64,10 +65,7 @@ class Supernet(nn.Module, ABC):
     @property
     def stand_alone_shape(self) -> Shape:
         """The shape of the networks that fit the weights of the paths."""
-        shape = self.shape
-        return self.space.shape(
-            self.space.alone, shape.classes, resolution=shape.resolution, width=shape.width, cells=shape.cells
-        )
+        return replace(self.shape, form=self.space.alone)
 
     def active_parameters(self, genes: Sequence[int]) -> dict[str, nn.Parameter]:
         """The parameters that an architecture uses, by name, in the order of the network's own."""

@@ -77,12 +77,12 @@ class TinySpace(ChainSpace):
 
     def layers(self, shape: Shape) -> tuple[Layer, ...]:
         """Three layers."""
-        width = shape.width or 0
+        width = shape.width
         return (Layer(width, width, 1), Layer(width, 2 * width, 2), Layer(2 * width, 2 * width, 1))
 
     def stem_cost(self, shape: Shape) -> tuple[Cost, int]:
         """Convolution 3x3 of stride 2."""
-        side, width = halved(-(-shape.resolution // self.shrink)), shape.width or 0
+        side, width = halved(-(-shape.resolution // self.shrink)), shape.width
         return convolution(self.input_channels, width, 3, side) + normalisation(width), side
 
     def block_cost(self, layer: Layer, choice: int, side: int, shape: Shape) -> Cost:  # noqa: ARG002

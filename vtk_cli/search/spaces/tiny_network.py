@@ -36,7 +36,7 @@ class TinyParts(ChainParts):
             *([nn.AvgPool2d(self._shrink, ceil_mode=True)] if self._shrink > 1 else []),
             nn.Conv2d(self._channels, width, 3, 2, 1, bias=False),
             nn.BatchNorm2d(width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
     def block(self, layer: Layer, choice: int) -> nn.Module:
@@ -51,7 +51,7 @@ class TinyParts(ChainParts):
             before = [across, nn.BatchNorm2d(inputs)]
         kernel, stride = (1, 1) if before and operation.separable else (operation.kernel, 1 if before else stride)
         last = nn.Conv2d(inputs, layer.outputs, kernel, stride, kernel // 2, bias=False)
-        return nn.Sequential(*before, last, nn.BatchNorm2d(layer.outputs), nn.ReLU())
+        return nn.Sequential(*before, last, nn.BatchNorm2d(layer.outputs), nn.ReLU(inplace=True))
 
     def head(self) -> nn.Module:
         """Average pooling and a linear classifier."""
