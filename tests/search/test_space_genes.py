@@ -100,6 +100,13 @@ def test_drawing_a_node_repairs_the_released_codes_draws_to_the_same_distributio
     assert chisquare(list(Counter(gene for genes in repaired for gene in genes if gene).values())).pvalue > 0.001
 
 
+def test_repair_of_a_node_without_edges_gives_every_operation_equally_often(rng) -> None:
+    repaired = [DARTS.positions[3].repaired((0,) * 5, rng) for _ in range(5000)]
+    operations = Counter(gene for genes in repaired for gene in genes if gene)
+    assert set(operations) == set(range(1, 8))
+    assert chisquare(list(operations.values())).pvalue > 0.001
+
+
 def test_repair_keeps_what_it_can(rng) -> None:
     node = DARTS.positions[3]
     for _ in range(50):

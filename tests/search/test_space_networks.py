@@ -14,7 +14,7 @@ from vtk_cli.search.spaces.catalog import RELEASED, SPACES
 from vtk_cli.search.spaces.chain import Layer
 from vtk_cli.search.spaces.cost import halved
 from vtk_cli.search.spaces.darts_network import Cell
-from vtk_cli.search.spaces.darts_operations import FactorizedReduce
+from vtk_cli.search.spaces.darts_operations import FactorizedReduce, operation_module
 from vtk_cli.search.spaces.shufflenetv2_network import ShuffleBlock
 
 DARTS, NASBENCH, SHUFFLE, MOBILE = (SPACES[name] for name in ("darts", "nasbench201", "shufflenetv2", "mobilenet"))
@@ -116,6 +116,23 @@ def test_darts_and_nasbench201_and_tiny_networks_start_as_pytorch_does(rng) -> N
             elif isinstance(module, nn.BatchNorm2d):
                 assert module.weight.unique().tolist() == [1.0]
                 assert module.bias.unique().tolist() == [0.0]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_darts_convolutions_are_those_of_the_paper(stride) -> None:
+    """(kernel, stride, padding, dilation, groups) of each convolution."""
+
+    def convolutions(operation):
+        convs = [m for m in operation_module(operation, 8, stride).modules() if isinstance(m, nn.Conv2d)]
+        assert not any(conv.bias is not None for conv in convs)
+        return [(c.kernel_size[0], c.stride[0], c.padding[0], c.dilation[0], c.groups) for c in convs]
+
+    pointwise = (1, 1, 0, 1, 1)
+    for operation, kernel in ((4, 3), (5, 5)):
+        across = [(kernel, s, kernel // 2, 1, 8) for s in (stride, 1)]
+        assert convolutions(operation) == [across[0], pointwise, across[1], pointwise]
+    for operation, kernel, padding in ((6, 3, 2), (7, 5, 4)):
+        assert convolutions(operation) == [(kernel, stride, padding, 2, 8), pointwise]
 
 
 def test_factorized_reduction_takes_even_cells_and_odd_cells_and_pads_odd_maps() -> None:
