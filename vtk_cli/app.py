@@ -33,6 +33,10 @@ SUBCOMMANDS = {
         "vtk_cli.segment.command",
         "Segment instances with few masks and many clicks: PointWSSIS.",
     ),
+    "video-pretrain": (
+        "vtk_cli.video_pretrain.command",
+        "Pretrain video networks that look at motion: FreqAug and TIME.",
+    ),
     "similarity": (
         "vtk_cli.similarity.command",
         "How alike networks are, by attack transferability (SAT).",

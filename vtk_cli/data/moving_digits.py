@@ -23,8 +23,10 @@ from vtk_cli.data.digits import SPLITS, Glyphs, Split, load_glyphs
 from vtk_cli.data.painting import Bytes, Half, contrasting_colour, draw_glyph, load_photos, paint, photo_crop
 from vtk_cli.files import write_json, write_text
 
-ClipSplit = Literal["train", "val", "val-iid"]
+ClipSplit = Literal["train", "val", "val-iid", "probe"]
 CLIP_SPLITS: tuple[ClipSplit, ...] = ("train", "val", "val-iid")
+_ALL_SPLITS: tuple[ClipSplit, ...] = (*CLIP_SPLITS, "probe")
+"""`probe`: digits of `train` on backgrounds that do not agree with the label; the embedded dataset has none of it."""
 SIDE, FRAMES, FPS = 64, 16, 8
 SPEED = 2
 """Pixels a frame. Whole ones: the digit looks the same in every frame."""
@@ -69,12 +71,21 @@ class Clip:
     colour: tuple[int, int, int]
 
 
-def build_moving_digits(folder: Path, *, train: int, val: int, val_iid: int) -> None:
-    """Write `moving-digits` with that many clips a split into the empty `folder`; fewer are the first of more."""
+def build_moving_digits(
+    folder: Path, *, train: int, val: int, val_iid: int, probe: int = 0, exceptions: int = EXCEPTIONS
+) -> None:
+    """Write `moving-digits` with that many clips a split into the empty `folder`; fewer are the first of more.
+
+    Args:
+        folder: where to.
+        train, val, val_iid, probe: clips of each split; a split of none is left out.
+        exceptions: where the background agrees with the label, it does in all but one of this many clips of a label.
+    """
     described: dict[str, Any] = {}
-    for split, count in zip(CLIP_SPLITS, (train, val, val_iid), strict=True):
+    counts = zip(_ALL_SPLITS, (train, val, val_iid, probe), strict=True)
+    for split, count in ((split, count) for split, count in counts if count):
         clips = []
-        for clip, frames in draw_clips(split, count):
+        for clip, frames in draw_clips(split, count, exceptions):
             path = folder / clip.path
             path.parent.mkdir(parents=True, exist_ok=True)
             write_h264(path, frames)
@@ -84,36 +95,36 @@ def build_moving_digits(folder: Path, *, train: int, val: int, val_iid: int) -> 
     write_json(folder / "clips.json", {"classes": list(DIRECTIONS), **described})
 
 
-def draw_clips(split: ClipSplit, count: int) -> Iterator[tuple[Clip, Bytes]]:
+def draw_clips(split: ClipSplit, count: int, exceptions: int = EXCEPTIONS) -> Iterator[tuple[Clip, Bytes]]:
     """The first `count` clips of a split with their frames, uint8 (16, 64, 64, 3); clip i depends on the split and i.
 
     `val` and `val-iid` draw from the same validation digits.
     """
     photos = load_photos()
-    source: Split = SPLITS[0] if split == "train" else SPLITS[1]
+    source: Split = SPLITS[0] if split in {"train", "probe"} else SPLITS[1]
     glyphs = load_glyphs(source)
     for index in range(count):
-        rng = np.random.default_rng([STREAM, CLIP_SPLITS.index(split), index])
-        label, family = label_and_family(split, index)
+        rng = np.random.default_rng([STREAM, _ALL_SPLITS.index(split), index])
+        label, family = label_and_family(split, index, exceptions)
         photo, half = FAMILIES[family]
         crop = photo_crop(photos[photo], SIDE, rng, smallest=SMALLEST_CROP, largest=LARGEST_CROP, half=half)
         path = f"{split}/{list(DIRECTIONS)[label]}/{index:06d}.mp4"
         yield _draw_clip(path, label, family, crop=crop, glyphs=glyphs, rng=rng)
 
 
-def label_and_family(split: ClipSplit, index: int) -> tuple[int, int]:
+def label_and_family(split: ClipSplit, index: int, exceptions: int = EXCEPTIONS) -> tuple[int, int]:
     """The label and the background family of a clip.
 
-    Labels take turns. `val`: so do the families of a label, independent of it. Otherwise label and family agree but
-    for every tenth clip of a label, in which the three other families take turns.
+    Labels take turns. `val` and `probe`: so do the families of a label, independent of it. Otherwise label and family
+    agree but for the last of every `exceptions` clips of a label, in which the three other families take turns.
     """
     count = len(DIRECTIONS)
     turn, label = divmod(index, count)
-    if split == "val":
+    if split in {"val", "probe"}:
         return label, turn % count
-    if turn % EXCEPTIONS < EXCEPTIONS - 1:
+    if turn % exceptions < exceptions - 1:
         return label, label
-    return label, (label + 1 + turn // EXCEPTIONS % (count - 1)) % count
+    return label, (label + 1 + turn // exceptions % (count - 1)) % count
 
 
 def write_h264(path: Path, frames: Bytes) -> None:

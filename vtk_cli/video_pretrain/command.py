@@ -10,7 +10,7 @@ from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.video_pretrain.data_options import ListOptions
 from vtk_cli.video_pretrain.eval_options import MODEL_HELP, EvalOptions
-from vtk_cli.video_pretrain.method_options import FreqAugOptions
+from vtk_cli.video_pretrain.method_options import FreqAug, FreqAugOptions
 from vtk_cli.video_pretrain.options import VideoOptions
 from vtk_cli.video_pretrain.update_options import TestViewOptions
 
@@ -21,6 +21,9 @@ class PreviewOptions(FreqAugOptions, ListOptions):
 
     clip: str = option(
         "moving-digits", "A video, a folder of frames, or moving-digits.", positional=True, metavar="CLIP"
+    )
+    freqaug: FreqAug = option(
+        "t", "Along time, space, both one after the other, both at once, or differences of frames.", panel="FreqAug"
     )
     sampling: str = option(
         "stride:8x2", "The frames: dense:TxS, stride:TxS or segment:T.", panel="Data", metavar="KIND:TxS"

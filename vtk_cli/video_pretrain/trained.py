@@ -18,7 +18,8 @@ from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, read_state_dict
 from vtk_cli.video_pretrain.networks.backbone import VideoBackbone
 from vtk_cli.video_pretrain.networks.building import create_backbone
-from vtk_cli.video_pretrain.networks.foreign_checkpoints import load_foreign, read_foreign
+from vtk_cli.video_pretrain.networks.catalog import backbone_entry
+from vtk_cli.video_pretrain.networks.foreign_checkpoints import ForeignWeights, load_foreign, read_foreign
 
 RUNS = Path("runs/video-pretrain-run")
 _NETWORK, _BACKBONE, _HEAD = "video network", "backbone.", "head."
@@ -170,7 +171,7 @@ def start_from(backbone: VideoBackbone, name: str, file: str) -> SavedNetwork:
     if path.suffix in _FOREIGN:
         weights = read_foreign(path)
         told = load_foreign(backbone, weights, file)
-        config = NetworkConfig(weights.network, weights.frames or 8, weights.side or 224, "dense:8x8", 0.45, 0.225, 256)
+        config = _foreign_config(weights)
         return SavedNetwork(path, config, backbone, weights.class_head, (), (told,) if told else ())
     saved = open_network(file)
     if saved.config.name != name:
@@ -182,13 +183,20 @@ def start_from(backbone: VideoBackbone, name: str, file: str) -> SavedNetwork:
 
 def _read_foreign(path: Path, config: NetworkConfig | None) -> SavedNetwork:
     weights = read_foreign(path)
-    frames, side = weights.frames or 8, weights.side or 224
-    found = config or NetworkConfig(weights.network, frames, side, "dense:8x8", 0.45, 0.225, 256, weights.model_args)
+    found = config or _foreign_config(weights)
     with torch.random.fork_rng(devices=[]):
         backbone = found.build()
     told = load_foreign(backbone, weights, str(path))
     names = tuple(map(str, range(len(weights.class_head["bias"])))) if weights.class_head else ()
     return SavedNetwork(path, found, backbone.eval(), weights.class_head, names, (told,) if told else ())
+
+
+def _foreign_config(weights: ForeignWeights) -> NetworkConfig:
+    """The clips that published checkpoints were trained with: PySlowFast's (arXiv 2104.14558), TIME's (2207.09067)."""
+    frames, side = weights.frames or 8, weights.side or 224
+    is_time = backbone_entry(weights.network).has_tokens
+    sampling, mean, std = (f"segment:{frames}", 0.5, 0.5) if is_time else ("dense:8x8", 0.45, 0.225)
+    return NetworkConfig(weights.network, frames, side, sampling, mean, std, 256, weights.model_args)
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

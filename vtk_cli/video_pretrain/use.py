@@ -171,6 +171,7 @@ def trained_options(options: EvalOptions, saved: SavedNetwork, protocol: str) ->
             "std": config.std,
             "time": "none",
             "freqaug": "none",
+            "amsgrad": False,
             "freeze": is_probe,
             "probe_bn": options.probe_bn,
         }

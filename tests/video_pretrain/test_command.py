@@ -1,0 +1,231 @@
+"""`vtk video-pretrain` as a user runs it: training, going on, every protocol, prediction, preview, wrong input."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vtk_cli.app import main
+from vtk_cli.data.moving_digits import build_moving_digits
+from vtk_cli.engine.update import Updater
+from vtk_cli.errors import ExitCode
+from vtk_cli.files import CACHE_VARIABLE
+
+Call = Callable[..., tuple[int, str, str]]
+SSL = ["--recipe", "digits-ssl", "--epochs", "3", "--batch-size", "8", "--device", "cpu", "--workers", "0"]
+SUPERVISED = [
+    *("--recipe", "digits-supervised", "--objective", "supervised", "--epochs", "2", "--batch-size", "8"),
+    *("--warmup", "0", "--device", "cpu", "--workers", "0"),
+]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training clips and 8 test clips on disk."""
+    folder = tmp_path_factory.mktemp("clips")
+    build_moving_digits(folder, train=24, val=8, val_iid=8)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs `vtk video-pretrain ARGUMENTS` in an empty folder; exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["video-pretrain", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return code, out, " ".join(err.split())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-supervised run."""
+    out = tmp_path_factory.mktemp("runs") / "ssl"
+    assert main(["video-pretrain", "run", str(clips), *SSL, "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def classified(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A supervised run with the temporal losses."""
+    out = tmp_path_factory.mktemp("runs") / "supervised"
+    assert main(["video-pretrain", "run", str(clips), *SUPERVISED, "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_weights_a_page_and_its_numbers(finished: Path) -> None:
+    summary = load(finished / "summary.json")
+    assert 0 <= summary["top1"] <= 1
+    assert summary["updates"] == 9
+    assert summary["broken videos"] == 0
+    for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "plots/training.png"):
+        assert (finished / name).is_file(), name
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_training_that_is_stopped_ends_with_the_very_same_weights(
+    finished: Path, clips: Path, run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    update, made = Updater.__call__, 0
+
+    def stopping(*arguments: Any) -> None:
+        nonlocal made
+        made += 1
+        if made == at:
+            signal.raise_signal(signal.SIGTERM)
+        update(*arguments)
+
+    command = ["run", clips, *SSL, "--out", tmp_path / "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Updater, "__call__", stopping)
+        code, _, err = run(*command)
+    assert code == ExitCode.PREEMPTED, err
+    code, _, err = run(*command)
+    assert code == ExitCode.DONE, err
+    one, other = load_file(finished / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ["--method", "moco", "--queue", "16", "--head-dim", "8"],
+        ["--method", "byol", "--predictor-width", "16"],
+        ["--method", "swav", "--prototypes", "8"],
+        ["--model", "timesformer_tiny", "--time", "order,flow", "--freqaug", "st"],
+    ],
+)
+def test_every_framework_trains(clips: Path, run: Call, method: list[str]) -> None:
+    code, out, err = run("run", clips, *SSL, "--epochs", "1", *method, "--json")
+    assert code == 0, err
+    assert np.isfinite(json.loads(out)["loss"])
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear", "retrieval"])
+def test_features_are_evaluated(finished: Path, run: Call, protocol: str) -> None:
+    code, out, err = run("eval", finished, "--protocol", protocol, "--device", "cpu", "--workers", "0", "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["missing"], said["protocol"]) == (0, protocol)
+    assert 0 <= said["R@1" if protocol == "retrieval" else "top1"] <= 1
+
+
+def test_features_are_written_view_by_view(finished: Path, run: Call, tmp_path: Path) -> None:
+    arguments = ["--protocol", "knn", "--test-clips", "2", "--export", "f.npz", "--device", "cpu", "--workers", "0"]
+    code, _, err = run("eval", finished, *arguments)
+    assert code == 0, err
+    with np.load(tmp_path / "f.npz") as written:
+        assert written["feat"].shape == (16, 48)
+        assert written["path"].shape == written["start"].shape == written["end"].shape == (16,)
+        assert (written["end"] > written["start"]).all()
+
+
+@pytest.mark.parametrize("protocol", [["--protocol", "finetune"], ["--protocol", "linear", "--probe", "sgd"]])
+def test_a_network_is_trained_further_on_the_classes(
+    finished: Path, clips: Path, run: Call, protocol: list[str]
+) -> None:
+    fast = ["--epochs", "1", "--batch-size", "8", "--device", "cpu", "--workers", "0", "--out", "further"]
+    code, out, err = run("eval", finished, clips, *protocol, *fast, "--json")
+    assert code == 0, err
+    assert 0 <= json.loads(out)["top1"] <= 1
+    before, after = (load_file(path / "model.safetensors") for path in (finished, Path("further")))
+    same = all(torch.equal(before[name], after[name]) for name in before)
+    assert same == ("linear" in protocol)
+
+
+def test_classes_are_tested_with_and_without_what_moves(classified: Path, run: Call) -> None:
+    code, out, err = run("eval", classified, "--shortcuts", "--device", "cpu", "--workers", "0", "--json", "-o", "said")
+    assert code == 0, err
+    said = json.loads(out)
+    assert set(said) >= {"top1", "top-1, shuffled", "top-1, reversed", "top-1, one frame", "top-1, background"}
+    assert Path("said/report.html").is_file()
+
+
+def test_videos_get_their_likeliest_classes_and_broken_ones_are_named(classified: Path, clips: Path, run: Call) -> None:
+    Path("broken.mp4").write_bytes(b"no video")
+    arguments = ["--model", classified, "--top-k", "2", "--features", "--device", "cpu", "--workers", "0", "--json"]
+    code, out, err = run("predict", clips / "val", "broken.mp4", *arguments, "-o", "found")
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["videos"], said["broken"]) == (8, ["broken.mp4"])
+    assert all(len(entry["classes"]) == 2 for entry in said["predictions"])
+    assert Path("found/features.npz").is_file()
+
+
+def test_a_broken_training_video_is_replaced_and_named(clips: Path, run: Call, tmp_path: Path) -> None:
+    lines = [f"{clips / line}" for line in (clips / "train.csv").read_text().splitlines()]
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "list.csv").write_text("\n".join([*lines, f"{tmp_path / 'bad.mp4'} 0"]) + "\n")
+    code, _, err = run("run", "list.csv", *SSL, "--epochs", "1", "--out", "run")
+    assert code == 0, err
+    assert "1 of 25 videos" in err
+    assert "bad.mp4" in Path("run/bad_files.csv").read_text()
+
+
+def test_a_missing_test_video_ends_an_evaluation_unless_it_is_allowed(
+    finished: Path, clips: Path, run: Call, tmp_path: Path
+) -> None:
+    lines = [f"{clips / line}" for line in (clips / "val.csv").read_text().splitlines()]
+    (tmp_path / "val.csv").write_text("\n".join([*lines, f"{tmp_path / 'none.mp4'} 0"]) + "\n")
+    command = ["eval", finished, clips, "--val", "val.csv", "--protocol", "knn", "--device", "cpu", "--workers", "0"]
+    code, _, err = run(*command)
+    assert code == 2
+    assert "1 of 9 test videos cannot be decoded" in err
+    assert run(*command, "--allow-missing")[0] == 0
+
+
+def test_the_filter_is_shown_as_a_picture_and_a_film(clips: Path, run: Call) -> None:
+    clip = next((clips / "val").rglob("*.mp4"))
+    code, out, err = run("preview", clip, "--freqaug", "t", "--img-size", "64", "-o", "look", "--json")
+    assert code == 0, err
+    assert 0 < json.loads(out)["energy_left"] < 1
+    assert Path("look/preview.png").is_file()
+    assert Path("look/preview.mp4").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "none.csv"], "none.csv"),
+        (["run", "--time", "flow"], "gives no token for every patch"),
+        (["run", "--time", "debias"], "needs classes"),
+        (["run", "--method", "moco", "--queue", "100"], "is no multiple of the"),
+        (["run", "--freqaug", "t", "--sampling", "stride:1x1"], ">= 2 frames"),
+        (["run", "--freqaug", "t", "--freq-cutoff-t", "0.7"], "cut-off must be in (0, 0.5] cycles/sample"),
+        (["run", "--sampling", "dense:8"], "is no sampling"),
+        (["run", "--model", "slow_r5"], "did you mean slow_r50"),
+        (["run", "--weights", "none.safetensors"], "no such run folder or weight file"),
+        (["eval", "none"], "no such run folder or weight file"),
+        (["predict", "none.mp4"], "none.mp4"),
+        (["preview", "none.mp4"], "video is missing"),
+        (["preview", "--freqaug", "none"], "nothing is filtered"),
+        (["recipes", "mocoo"], "did you mean moco"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(run: Call, clips: Path, arguments: list[str], message: str) -> None:
+    given = (
+        [arguments[0], clips, *SSL, *arguments[1:]] if arguments[0] == "run" and arguments[1][0] == "-" else arguments
+    )
+    code, out, err = run(*given)
+    assert code == 2, err
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
