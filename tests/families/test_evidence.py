@@ -72,13 +72,11 @@ def test_every_subcommand_folder_with_the_file_is_a_member_and_the_kernels_bring
     import vtk_cli
 
     for family in ("proof", "bench"):
-        folders = {
-            path.parent.name.replace("_", "-")
-            for path in Path(vtk_cli.__path__[0]).glob(f"*/{family}.py")
-            if path.parent.name != "families"
-        }
-        assert set(members(family)) == folders | ({"kernels"} if family == "bench" else set())
-        assert "similarity" in folders
+        folders = [path.parent.name for path in Path(vtk_cli.__path__[0]).glob(f"*/{family}.py")]
+        modules = {f"vtk_cli.{folder}.{family}" for folder in folders if folder != "families"}
+        kernels = {"vtk_cli.families.kernels"} if family == "bench" else set()
+        assert set(members(family).values()) == modules | kernels
+        assert members(family)["similarity"] == f"vtk_cli.similarity.{family}"
 
 
 def test_a_member_is_loaded_by_name_and_a_wrong_name_gets_the_nearest():

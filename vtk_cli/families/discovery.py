@@ -14,13 +14,17 @@ import vtk_cli
 from vtk_cli.errors import UserError, nearest
 
 _KERNELS = {"bench": {"kernels": "vtk_cli.families.kernels"}}
+_CALLED = {"bench": {"video_pretrain": "video"}}
+"""Where a member has another name than its subcommand: that bench is of reading videos."""
 
 
 def members(family: str) -> dict[str, str]:
     """Name -> module: the kernels, and every subcommand folder with a `{family}.py`; as typed, `video-pretrain`."""
     folders = [module.name for module in pkgutil.iter_modules(vtk_cli.__path__) if module.ispkg]
     here = [folder for folder in folders if (Path(vtk_cli.__path__[0]) / folder / f"{family}.py").exists()]
-    found = {folder.replace("_", "-"): f"vtk_cli.{folder}.{family}" for folder in here if folder != "families"}
+    called = _CALLED.get(family, {})
+    names = {folder: called.get(folder, folder.replace("_", "-")) for folder in here if folder != "families"}
+    found = {name: f"vtk_cli.{folder}.{family}" for folder, name in names.items()}
     return _KERNELS.get(family, {}) | found
 
 
