@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -86,10 +87,10 @@ def list_format_of(path: Path) -> ListFormat | None:
 
 
 def is_json_list(path: Path) -> bool:
-    """Whether a JSON file is a list, as those of videos are and COCO's are not."""
+    """Whether a JSON file is a list of objects, as those of videos are and COCO's are not."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as stream:
-            return stream.read(256).lstrip().startswith("[")
+            return re.match(r"\s*\[\s*\{", stream.read(256)) is not None
     except OSError:
         return False
 
