@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtk_cli.engine.gathered import merged
+from vtk_cli.reports.confusion import most_confused
 from vtk_cli.train.accuracy import (
     Evaluation,
     MultiLabelEvaluation,
@@ -15,9 +17,7 @@ from vtk_cli.train.accuracy import (
     average_precisions,
     backgrounds_gap,
     expected_calibration_error,
-    merged,
     most_confident_mistakes,
-    most_confused,
 )
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtk_cli.train.curves import Row, draw_class_bars, draw_confusion, draw_training
+from vtk_cli.reports.confusion import draw_confusion
+from vtk_cli.reports.training import Row, draw_training
+from vtk_cli.train.curves import PANELS, draw_class_bars
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -27,21 +29,21 @@ def rows(count: int, every: int = 1, **changes: float) -> list[Row]:
 
 
 def test_every_quantity_that_was_measured_has_its_panel(tmp_path: Path) -> None:
-    written = texts(draw_training(tmp_path / "t", rows(5), title="a run", subtitle="5 epochs").svg)
+    written = texts(draw_training(tmp_path / "t", rows(5), PANELS, title="a run", subtitle="5 epochs").svg)
     assert {"a run", "5 epochs", "top-1 accuracy on validation, %", "learning rate", "epoch"} <= set(written)
     assert not any("click" in text or "precision" in text for text in written)
-    more = texts(draw_training(tmp_path / "m", rows(5, click_error=0.1, map=0.3), title="t").svg)
+    more = texts(draw_training(tmp_path / "m", rows(5, click_error=0.1, map=0.3), PANELS, title="t").svg)
     assert {"click error, % of the diagonal", "mean average precision on validation, %"} <= set(more)
 
 
 def test_the_best_value_is_named(tmp_path: Path) -> None:
-    written = texts(draw_training(tmp_path / "t", rows(5, ema_top1=0.71, click_error=0.25), title="t").svg)
+    written = texts(draw_training(tmp_path / "t", rows(5, ema_top1=0.71, click_error=0.25), PANELS, title="t").svg)
     assert {"weights: 60.0 at best", "averaged weights: 71.0 at best", "weights: 25.0 at best"} <= set(written)
 
 
 def test_the_lowest_click_error_is_the_best(tmp_path: Path) -> None:
     some = [{**row, "click_error": value} for row, value in zip(rows(3), (0.3, 0.1, 0.2), strict=True)]
-    assert "weights: 10.0 at best" in texts(draw_training(tmp_path / "t", some, title="t").svg)
+    assert "weights: 10.0 at best" in texts(draw_training(tmp_path / "t", some, PANELS, title="t").svg)
 
 
 def test_gaps_single_epochs_and_rows_of_updates_are_drawn(tmp_path: Path) -> None:
@@ -50,15 +52,15 @@ def test_gaps_single_epochs_and_rows_of_updates_are_drawn(tmp_path: Path) -> Non
         {"step": 45, "loss": 3.0, "lr": 0.1},
         {"epoch": 5, "step": 50, "loss": None, "lr": 0.0},
     ]
-    draw_training(tmp_path / "gap", broken, title="t")
-    written = texts(draw_training(tmp_path / "one", rows(1), title="t").svg)
+    draw_training(tmp_path / "gap", broken, PANELS, title="t")
+    written = texts(draw_training(tmp_path / "one", rows(1), PANELS, title="t").svg)
     assert "1" in written
     assert "0.96" not in written
 
 
 def test_nothing_is_drawn_before_the_first_epoch(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no epoch has ended"):
-        draw_training(tmp_path / "t", [{"step": 1, "loss": 0.1, "lr": 0.1}], title="t")
+        draw_training(tmp_path / "t", [{"step": 1, "loss": 0.1, "lr": 0.1}], PANELS, title="t")
 
 
 def test_classes_are_sorted_from_the_worst(tmp_path: Path) -> None:
@@ -78,22 +80,6 @@ def test_of_many_classes_the_ends_are_shown(tmp_path: Path) -> None:
 def test_classes_without_values_cannot_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no class has a value"):
         draw_class_bars(tmp_path / "b", np.array([np.nan]), ["a"], title="t")
-
-
-def test_a_row_of_the_confusion_adds_up_to_its_class(tmp_path: Path) -> None:
-    confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    written = texts(draw_confusion(tmp_path / "c", confusion, ["a", "b", "c"], title="t").svg)
-    assert [text for text in written if text in {"75", "25", "100"}] == ["75", "25", "100"]
-    assert "0.0" not in written
-
-
-def test_of_many_classes_those_that_are_confused_are_shown(tmp_path: Path) -> None:
-    confusion = np.diag(np.full(50, 9))
-    confusion[40, 45] = confusion[3, 41] = 2
-    names = [f"n{index}" for index in range(50)]
-    written = texts(draw_confusion(tmp_path / "c", confusion, names, title="t").svg)
-    assert {"n3", "n40", "n41", "n45"} <= set(written)
-    assert "the 24 of 50 classes that are confused most · % of the row" in written
 
 
 def test_names_are_not_read_as_formulas(tmp_path: Path) -> None:

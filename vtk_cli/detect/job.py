@@ -19,8 +19,7 @@ from vtk_cli.detect.outcome import Outcome, conclude, save_weights
 from vtk_cli.detect.plan import show_plan
 from vtk_cli.detect.preparation import Training, open_data, prepare
 from vtk_cli.detect.report import Measured
-from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import join_world, shared_run_folder
+from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST
@@ -45,19 +44,8 @@ def train_detector(options: TrainOptions, console: Console) -> ExitCode:
         if options.dry_run:
             show_plan(options, training, face)
             return ExitCode.DONE
-        with shared_run_folder(
-            world,
-            lambda: RunFolder.open(
-                "detect train",
-                f"{Path(options.data).name}-{training.name}",
-                config=options.as_config(),
-                out=options.out,
-                console=face,
-                seed=options.seed,
-                device=describe_device(world.device),
-                may_change=_MAY_CHANGE if options.out else (),
-            ),
-        ) as run:
+        name = f"{Path(options.data).name}-{training.name}"
+        with shared_run(world, "detect train", name, options, face, may_change=_MAY_CHANGE) as run:
             face.note(
                 f"{training.name}: {parameter_count(training.network) / 1e6:.2f} M weights, from"
                 f" {training.started_from}"

@@ -9,7 +9,7 @@ import os
 import re
 import zlib
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,9 +20,11 @@ import torch
 import torch.distributed as dist
 from timm.utils import init_distributed_device
 
-from vtk_cli.engine.devices import resolve_device
+from vtk_cli.console import Console
+from vtk_cli.engine.devices import describe_device, resolve_device
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import UserError, VtkError
+from vtk_cli.options import RunOptions
 
 T = TypeVar("T")
 
@@ -150,6 +152,37 @@ def shared_run_folder(world: World, opened: Callable[[], AbstractContextManager[
 
         path = world.on_main(own)
         yield owned[0] if owned else RunFolder.follow(path)
+
+
+def shared_run(
+    world: World, command: str, name: str, options: RunOptions, console: Console, *, may_change: Collection[str]
+) -> AbstractContextManager[RunFolder]:
+    """The run folder that the options of a job ask for, for all its processes.
+
+    Args:
+        world: this process among the others.
+        command: with its verb, `detect train`.
+        name: of the folder, where the options name none.
+        options: of the job.
+        console: of rank 0.
+        may_change: options that may differ where a run in a folder that is named goes on.
+
+    Raises:
+        UserError: the folder cannot be had; raised in every process.
+    """
+    return shared_run_folder(
+        world,
+        lambda: RunFolder.open(
+            command,
+            name,
+            config=options.as_config(),
+            out=options.out,
+            console=console,
+            seed=options.seed,
+            device=describe_device(world.device),
+            may_change=may_change if options.out else (),
+        ),
+    )
 
 
 def first_host(nodes: str) -> str:

@@ -129,3 +129,13 @@ def save(figure: Figure, path: Path) -> Picture:
         with atomic_path(picture.svg) as temporary:
             figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight", pad_inches=0.2, metadata={"Date": None})
     return picture
+
+
+def literal(text: str) -> str:
+    """`text` as it is: matplotlib reads what stands between two dollars as a formula, and refuses half characters."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")
+
+
+def shortened(text: str, most: int = 26) -> str:
+    """`literal`, cut to `most` characters."""
+    return literal(text if len(text) <= most else text[: most - 1] + "…")

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
-from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import join_world, shared_run_folder
+from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.loop import FitResult
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
@@ -69,19 +68,8 @@ def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts |
             _show_plan(options, sources, face)
             return ExitCode.DONE
         before = _config_text(options.out)
-        with shared_run_folder(
-            world,
-            lambda: RunFolder.open(
-                "segment run",
-                Path(options.strong).stem,
-                config=options.as_config(),
-                out=options.out,
-                console=face,
-                seed=options.seed,
-                device=describe_device(world.device),
-                may_change=_MAY_CHANGE if options.out else (),
-            ),
-        ) as run:
+        name = Path(options.strong).stem
+        with shared_run(world, "segment run", name, options, face, may_change=_MAY_CHANGE) as run:
             rounds = rounds_of(run.path, options)
             if options.redo is not None:
                 redone = options.redo

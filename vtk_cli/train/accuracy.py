@@ -6,10 +6,9 @@ how the samples were shared among batches and processes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -257,23 +256,3 @@ def most_confident_mistakes(evaluation: Evaluation, count: int) -> Ints:
     """Positions (not sample indices) of up to `count` wrong answers, the surest first."""
     wrong = np.flatnonzero(~evaluation.correct)
     return wrong[np.argsort(-evaluation.confidences[wrong], kind="stable")][:count]
-
-
-def most_confused(confusion: Ints, count: int) -> list[tuple[int, int, int]]:
-    """Up to `count` pairs (class, taken for, how often), the most frequent first."""
-    off = confusion.copy()
-    np.fill_diagonal(off, 0)
-    rows, columns = np.nonzero(off)
-    order = np.argsort(-off[rows, columns], kind="stable")[:count]
-    return [(int(rows[i]), int(columns[i]), int(off[rows[i], columns[i]])) for i in order]
-
-
-def merged(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """The per-sample records of several processes as one, in the order of `indices`.
-
-    Args:
-        parts: of each process; every array has its samples along the first axis.
-    """
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.argsort(joined["indices"], kind="stable")
-    return {name: values[order] for name, values in joined.items()}

@@ -23,10 +23,11 @@ from vtk_cli.data.images import BROKEN_SHARE, NAMED, BrokenImage
 from vtk_cli.data.pointed import PointedImage, without_points
 from vtk_cli.engine.devices import Precision, autocast
 from vtk_cli.engine.distributed import World
+from vtk_cli.engine.gathered import merged
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import UserError
 from vtk_cli.models.zoo import PixelConfig
-from vtk_cli.train.accuracy import Evaluation, Floats, MultiLabelEvaluation, PointAnswers, merged
+from vtk_cli.train.accuracy import Evaluation, Floats, MultiLabelEvaluation, PointAnswers
 
 __all__ = [
     "Evaluation",

@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.devices import autocast, describe_device, resolve_precision
-from vtk_cli.engine.distributed import join_world, shared_run_folder
+from vtk_cli.engine.devices import autocast, resolve_precision
+from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
@@ -52,19 +52,8 @@ def train_network(options: TrainOptions, console: Console) -> ExitCode:
         if options.dry_run:
             world.on_main(lambda: show_plan(options, training, cost, face))
             return ExitCode.DONE
-        with shared_run_folder(
-            world,
-            lambda: RunFolder.open(
-                "train",
-                f"{options.data_name}-{options.network}",
-                config=options.as_config(),
-                out=options.out,
-                console=face,
-                seed=options.seed,
-                device=describe_device(world.device),
-                may_change=_MAY_CHANGE if options.out else (),
-            ),
-        ) as run:
+        name = f"{options.data_name}-{options.network}"
+        with shared_run(world, "train", name, options, face, may_change=_MAY_CHANGE) as run:
             tell_cost(training, cost, face)
             best = best_weights(options, training, run.path / BEST)
             result = _fit(options, training, best, run, face)

@@ -16,10 +16,12 @@ from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.data.images import BrokenImage
 from vtk_cli.files import write_json, write_text
 from vtk_cli.reports import page
+from vtk_cli.reports.confusion import draw_confusion, most_confused
 from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
 from vtk_cli.reports.plots import PALETTE
-from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation, most_confident_mistakes, most_confused
-from vtk_cli.train.curves import Row, draw_class_bars, draw_confusion, draw_training
+from vtk_cli.reports.training import Row, draw_training
+from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation, most_confident_mistakes
+from vtk_cli.train.curves import PANELS, draw_class_bars
 from vtk_cli.train.robustness import SetScore
 
 PAGE, EVALUATION, PER_CLASS = "report.html", "evaluation.json", "per-class.csv"
@@ -74,7 +76,7 @@ def write_report(folder: Path, report: Report) -> Path:
     plots = folder / "plots"
     sections = [page.Section("Read this first", [page.Text(text, "warning") for text in report.warnings])]
     if any(row.get("epoch") is not None for row in report.history):
-        curves = draw_training(plots / "training", report.history, title=report.title)
+        curves = draw_training(plots / "training", report.history, PANELS, title=report.title)
         sections.append(page.Section("Training", [page.Image(curves.svg, "loss, accuracy and learning rate by epoch")]))
     if report.evaluation is not None:
         sections += evaluation_sections(report.evaluation, report.class_names, plots, report.images)

@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.devices import describe_device, resolve_precision
-from vtk_cli.engine.distributed import join_world, shared_run_folder
+from vtk_cli.engine.devices import resolve_precision
+from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
@@ -51,19 +51,8 @@ def train_video(options: VideoOptions, console: Console) -> ExitCode:
         if options.dry_run:
             world.on_main(lambda: show_plan(options, training, face))
             return ExitCode.DONE
-        with shared_run_folder(
-            world,
-            lambda: RunFolder.open(
-                "video-pretrain run",
-                f"{options.data_name}-{options.network}",
-                config=options.as_config(),
-                out=options.out,
-                console=face,
-                seed=options.seed,
-                device=describe_device(world.device),
-                may_change=_MAY_CHANGE if options.out else (),
-            ),
-        ) as run:
+        name = f"{options.data_name}-{options.network}"
+        with shared_run(world, "video-pretrain run", name, options, face, may_change=_MAY_CHANGE) as run:
             keep_in_memory(options, training, face)
             best = _best(training, run.path / BEST)
             result = _fit(options, training, best, run, face)

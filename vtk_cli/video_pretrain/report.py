@@ -11,11 +11,19 @@ from typing import Any
 
 from vtk_cli.data.video.sets import VideoSet
 from vtk_cli.reports import page
-from vtk_cli.video_pretrain.pictures import Row, draw_confusion, draw_training
-from vtk_cli.video_pretrain.scores import Answers, most_confused
+from vtk_cli.reports.confusion import draw_confusion, most_confused
+from vtk_cli.reports.training import Panel, Row, draw_training
+from vtk_cli.video_pretrain.scores import Answers
 
 PAGE, PER_CLASS = "report.html", "per-class.csv"
 _PAIRS = 10
+PANELS = (
+    Panel("loss", {"loss": "training"}),
+    Panel("top-1 accuracy on the test videos, %", {"top1": "weights", "ema_top1": "averaged weights"}, 1, 100.0),
+    Panel("nearest neighbours on the test videos, top-1, %", {"knn_top1": "features"}, 1, 100.0),
+    Panel("learning rate", {"lr": "learning rate"}),
+)
+"""What is drawn of a training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +78,7 @@ def write_story(story: Story) -> Path:
     if story.notes:
         sections.append(page.Section("Notes", [page.Text(note) for note in story.notes]))
     if any(row.get("epoch") is not None for row in story.history):
-        drawn = draw_training(plots / "training", story.history, title=story.title)
+        drawn = draw_training(plots / "training", story.history, PANELS, title=story.title)
         sections.append(page.Section("Training", [page.Image(drawn.svg, "loss, accuracy and learning rate by epoch")]))
     if story.answers is not None and len(story.classes) > 1:
         sections.append(page.Section("Classes", _class_parts(story, plots)))

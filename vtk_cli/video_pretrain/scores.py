@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,23 +68,3 @@ class Answers:
     def scalars(self) -> dict[str, float]:
         """The numbers for a row of metrics, in [0, 1]."""
         return {"top1": self.top1, "top5": self.top5}
-
-
-def most_confused(confusion: Ints, count: int) -> list[tuple[int, int, int]]:
-    """Up to `count` triples (class, taken for, how often), the most frequent first."""
-    off = confusion.copy()
-    np.fill_diagonal(off, 0)
-    rows, columns = np.nonzero(off)
-    order = np.argsort(-off[rows, columns], kind="stable")[:count]
-    return [(int(rows[at]), int(columns[at]), int(off[rows[at], columns[at]])) for at in order]
-
-
-def merged(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """What several processes found, as one, in the order of `indices`; each video once.
-
-    Args:
-        parts: of each process; every array has its videos along the first axis.
-    """
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    _, first = np.unique(joined["indices"], return_index=True)
-    return {name: values[first] for name, values in joined.items()}
