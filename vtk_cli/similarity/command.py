@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from vtk_cli.console import Console
 from vtk_cli.data.options import DIGITS, ImageOptions
 from vtk_cli.engine.options import TrainingOptions
+from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.models.names import ALIASES
 from vtk_cli.options import RunOptions, add_command, fraction, new_app, option
@@ -160,7 +161,7 @@ class AnalysisOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleOptions(RunOptions):
+class ScaleOptions(ShardOptions):
     """How the work is spread and kept."""
 
     store: Path | None = option(
@@ -169,27 +170,7 @@ class ScaleOptions(RunOptions):
     cache_adv: Literal["auto", "yes", "no"] = option(
         "auto", "Keep attacked images, so that a new network costs one attack; auto: if there is room.", panel="Scale"
     )
-    shard: str | None = option(
-        None, "Compute rows I, I+COUNT, ... only (I/COUNT), or queue: whatever nobody works on.", panel="Scale"
-    )
     merge: bool = option(False, "Assemble rows that shards have computed; compute none.", panel="Scale")
-    devices: str | None = option(
-        None, "One process a device, e.g. 0,1,2,3 (CUDA) or cpu,cpu.", panel="Scale", metavar="D,D,..."
-    )
-
-    @property
-    def shard_numbers(self) -> tuple[int, int] | None:
-        """(index, count) of `--shard I/COUNT`; None for `queue` and without a shard.
-
-        Raises:
-            UserError: it is neither.
-        """
-        if self.shard in {None, "queue"}:
-            return None
-        index, _, count = str(self.shard).partition("/")
-        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            raise UserError(f"{self.shard!r} is no shard", "--shard", "give I/COUNT with I from 0 to COUNT-1, or queue")
-        return int(index), int(count)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import flag_name, option_fields
@@ -24,7 +25,7 @@ from vtk_cli.similarity.plan import show_plan
 from vtk_cli.similarity.preparation import names, plan, prepare, references
 from vtk_cli.similarity.publish import Report, publish
 from vtk_cli.similarity.section import plain
-from vtk_cli.similarity.sharding import require_finished, work_on_devices, work_on_shard
+from vtk_cli.similarity.sharding import require_finished, work_on_shard
 from vtk_cli.similarity.summary import summary, write_tables
 
 _MAY_CHANGE = {"networks", "list", "reference", "offline", "device", "batch-size", "checkpoint-seconds"} | {
@@ -47,7 +48,7 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
     if options.shard:
         return work_on_shard(options, named, device, console)
     if options.devices:
-        work_on_devices(options, console)
+        work_on_devices("similarity", options, console, "finished rows")
     title = "-".join(name.label for name, _ in named[:3]) + (f"-and-{len(named) - 3}-more" if len(named) > 3 else "")
     with (
         RunFolder.open(

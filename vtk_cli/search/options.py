@@ -1,0 +1,263 @@
+"""All options of `vtk search run` and of its stages. Recipes (`recipes.py`) set those of the supernet's training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from vtk_cli.data.options import DIGITS
+from vtk_cli.engine.shard_options import ShardOptions
+from vtk_cli.errors import UserError
+from vtk_cli.options import RunOptions, fraction, option
+from vtk_cli.search.image_options import ImageOptions
+from vtk_cli.search.recipes import RECIPES
+from vtk_cli.search.spaces.catalog import SPACES, space_named
+from vtk_cli.search.spaces.cost import Limits
+
+Metric = Literal["flatness", "loss", "accuracy", "angle"]
+Score = Literal["flatness", "loss", "accuracy", "angle", "accuracy+flatness", "angle+flatness", "angle+accuracy"]
+
+_MILLIONS = {"k": 1e3, "m": 1e6, "g": 1e9}
+
+
+def count_of(text: str) -> float:
+    """Read `600M`, `0.6G` or `600000000`.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    number, unit = (text[:-1], text[-1].lower()) if text and text[-1].lower() in _MILLIONS else (text, "")
+    try:
+        value = float(number) * _MILLIONS.get(unit, 1.0)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{text!r} is not a number such as 600M, 0.6G or 600000000")
+    return value
+
+
+def _complete_space(incomplete: str) -> list[str]:
+    return [name for name in SPACES if name.startswith(incomplete)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceOptions(RunOptions):
+    """Among which architectures."""
+
+    space: str = option(
+        "",
+        "darts, nasbench201, shufflenetv2, mobilenet, digits-mini, chain-a or chain-b [default: digits-mini on digits,"
+        " else darts].",
+        panel="Space",
+        metavar="NAME",
+        complete=_complete_space,
+    )
+    width: int | None = option(
+        None, "Channels of the supernet [default: the space's own].", panel="Space", metavar="C", minimum=1
+    )
+    cells: int | None = option(
+        None, "Cells of the supernet [default: the space's own].", panel="Space", metavar="N", minimum=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetTrainingOptions(RunOptions):
+    """How the weights that all architectures share are trained."""
+
+    recipe: str | None = option(
+        None, "A published training of a supernet [default: the space's own].", panel="Supernet", metavar="NAME"
+    )
+    sampler: Literal["uniform", "fair", "flops-uniform"] = option(
+        "uniform",
+        "The path of a step: any (SPOS), every choice of every layer once (FairNAS), or of a drawn cost.",
+        panel="Supernet",
+    )
+    flops_bins: tuple[str, ...] = option(
+        (),
+        "Bins of --sampler flops-uniform, LOW-HIGH as in 290M-300M; may be repeated [default: ten between the least"
+        " and the greatest].",
+        panel="Supernet",
+        metavar="LOW-HIGH",
+    )
+    epochs: int = option(200, "Passes over the training half.", panel="Supernet", minimum=1)
+    lr: float = option(0.025, "Learning rate.", panel="Supernet", above=0)
+    min_lr: float = option(0.001, "Learning rate at the end.", panel="Supernet", minimum=0)
+    schedule: Literal["cosine", "linear"] = option("cosine", "How the learning rate falls.", panel="Supernet")
+    schedule_on: Literal["updates", "epochs"] = option(
+        "epochs", "The learning rate changes with every update, or every epoch.", panel="Supernet"
+    )
+    momentum: float = option(0.9, "Momentum of SGD.", panel="Supernet", minimum=0, maximum=0.9999)
+    nesterov: bool = option(False, "Nesterov's momentum.", panel="Supernet")
+    weight_decay: float = option(3e-4, "Weight decay.", panel="Supernet", minimum=0)
+    decay_on: Literal["all", "weights"] = option(
+        "all", "Weight decay on all parameters, or on convolutions and classifier alone.", panel="Supernet"
+    )
+    clip_norm: float | None = option(None, "Largest 2-norm of the gradient.", panel="Supernet", metavar="X", above=0)
+    clip_value: float | None = option(None, "Largest entry of the gradient.", panel="Supernet", metavar="X", above=0)
+    smoothing: float = option(0.0, "Label smoothing.", panel="Supernet", minimum=0, maximum=0.9999)
+    sam: float | None = option(
+        None, "Sharpness-aware steps of this radius (arXiv 2010.01412).", panel="Supernet", metavar="RHO", above=0
+    )
+    labels: Literal["true", "random"] = option(
+        "true", "Train on the labels, or on random ones (RLNAS, for the angle).", panel="Supernet"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "Arithmetic of training; auto: bf16 on a GPU. Scores are computed in fp32.", panel="Supernet"
+    )
+    checkpoint_seconds: float = option(
+        120.0, "Save the state of a training so often.", panel="Supernet", metavar="S", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(RunOptions):
+    """What an architecture is judged by."""
+
+    score: Score = option(
+        "flatness",
+        "flatness of the loss around the shared weights (GeNAS), loss, accuracy, angle (RLNAS), or a weighted sum.",
+        panel="Score",
+    )
+    gamma: float | None = option(
+        None, "Weight of a sum's second score [default: 16 for angle+flatness, else 1].", panel="Score", minimum=0
+    )
+    combine: Literal["sum", "rank"] = option(
+        "sum", "Add two scores, or their ranks among the candidates.", panel="Score"
+    )
+    sigma: tuple[float, ...] = option(
+        (0.001, 0.003, 0.006), "Deviations of the noise on the weights, ascending; repeat it.", panel="Score"
+    )
+    draws: int = option(3, "Draws of the noise, averaged.", panel="Score", minimum=1)
+    noise: Literal["cumulative", "direct"] = option(
+        "cumulative", "Each level's noise on top of the last one's, or each on the trained weights.", panel="Score"
+    )
+    common_noise: bool = option(True, "All architectures see the same noise on the weights they share.", panel="Score")
+    noise_scale: Literal["absolute", "filter"] = option(
+        "absolute", "The deviation is meant absolutely, or times each filter's norm.", panel="Score"
+    )
+    subtract_l0: bool = option(False, "Slopes of the loss alone, without its depth.", panel="Score")
+    bn: Literal["cumulative", "ema14"] = option(
+        "cumulative",
+        "Batch-norm statistics of each architecture: the exact mean over calibration batches, or the running average.",
+        panel="Score",
+    )
+    bn_images: int = option(850, "Training images to calibrate batch norm with.", panel="Score", minimum=2)
+    val_images: int | None = option(
+        None, "Score on so many images of the scoring half [default: all].", panel="Score", metavar="N", minimum=1
+    )
+    score_batch_size: int = option(512, "Images at a time while scoring.", panel="Score", minimum=1)
+    official_quirks: bool = option(
+        False, "Score and search as the released code does, mistakes included.", panel="Score"
+    )
+
+    def check_score(self) -> None:
+        """Refuse noise levels that make no curve.
+
+        Raises:
+            UserError: they are not positive and strictly increasing.
+        """
+        levels = self.sigma
+        if not levels or levels[0] <= 0 or any(b <= a for a, b in zip(levels, levels[1:], strict=False)):
+            shown = ", ".join(f"{level:g}" for level in levels)
+            what = f"sigmas must be positive and strictly increasing, got {shown or 'none'}"
+            raise UserError(what, "--sigma", "give e.g. --sigma 0.001 --sigma 0.003 --sigma 0.006")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions(RunOptions):
+    """What an architecture may cost."""
+
+    max_flops: float | None = option(
+        None, "Multiply-accumulates at most, as in 600M.", panel="Limits", metavar="N", parse=count_of
+    )
+    min_flops: float | None = option(
+        None, "Multiply-accumulates at least.", panel="Limits", metavar="N", parse=count_of
+    )
+    max_params: float | None = option(
+        None, "Parameters at most, as in 5M.", panel="Limits", metavar="N", parse=count_of
+    )
+    max_latency: float | None = option(
+        None, "Milliseconds a forward pass of one image may take on this device.", panel="Limits", metavar="MS", above=0
+    )
+    limit_form: str | None = option(
+        None,
+        "The networks whose cost is limited: a form of the space (darts: cifar, imagenet) [default: the first].",
+        panel="Limits",
+        metavar="FORM",
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """Of multiply-accumulates and parameters."""
+        return Limits(self.max_flops, self.min_flops, self.max_params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolutionOptions(RunOptions):
+    """How the best is looked for."""
+
+    population: int = option(50, "Architectures a generation.", panel="Evolution", minimum=1)
+    generations: int = option(20, "Generations.", panel="Evolution", minimum=1)
+    parents: int = option(10, "The best so many have children.", panel="Evolution", minimum=1)
+    mutations: int = option(25, "Children by mutation, a generation.", panel="Evolution", minimum=0)
+    crossovers: int = option(25, "Children of two parents, a generation.", panel="Evolution", minimum=0)
+    mutation_prob: float = option(
+        0.1, "Chance that a gene mutates.", panel="Evolution", above=0, maximum=1, parse=fraction
+    )
+
+    def check_evolution(self) -> None:
+        """Refuse numbers that do not go together.
+
+        Raises:
+            UserError: there are more children than a generation holds, or more parents than were ever scored.
+        """
+        if self.mutations + self.crossovers > self.population:
+            what = f"{self.mutations} + {self.crossovers} children do not fit a generation of {self.population}"
+            raise UserError(what, "--population", "give a larger one, or fewer --mutations and --crossovers")
+        if self.parents > self.population:
+            what = f"{self.parents} parents are more than a generation of {self.population}"
+            raise UserError(what, "--parents", "give fewer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions(ShardOptions):
+    """Where scores are kept."""
+
+    store: Path | None = option(
+        None, "Where scores are kept [default: the user's cache].", panel="Scale", metavar="DIR"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetOptions(ImageOptions, SpaceOptions, SupernetTrainingOptions):
+    """All options of `vtk search supernet`."""
+
+    recipe_option: ClassVar[str] = "recipe"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
+
+    @classmethod
+    def default_recipe(cls, given: Mapping[str, Any]) -> str:
+        """That of the space."""
+        space = str(given.get("space") or default_space(given.get("data")))
+        return space if space in RECIPES else "darts" if space in SPACES else ""
+
+    @property
+    def space_name(self) -> str:
+        """The space, with the default in place of none."""
+        return self.space or default_space(self.data)
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        space = space_named(self.space_name)
+        if self.sampler == "fair" and not space.independent:
+            what = f"strict fairness needs layers that are chosen by themselves, which {space.name} has not"
+            raise UserError(what, "--sampler fair", "choose a chain: shufflenetv2, mobilenet, digits-mini")
+        if self.flops_bins and self.sampler != "flops-uniform":
+            raise UserError("only --sampler flops-uniform has bins", "--flops-bins", "leave it out")
+
+
+def default_space(data: Any) -> str:
+    """`digits-mini` for the embedded digits, else `darts`."""
+    return "digits-mini" if data in {None, DIGITS} else "darts"
