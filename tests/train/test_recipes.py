@@ -12,12 +12,12 @@ import timm
 import torch
 from timm.layers import DropPath
 
+from vtk_cli.engine.optimisation import SCHEDULES, LearningRates
 from vtk_cli.errors import UserError
 from vtk_cli.models.finetuning import _size_argument, set_constant_drop_path
 from vtk_cli.models.names import parse_network
 from vtk_cli.models.zoo import build
 from vtk_cli.options import option_fields
-from vtk_cli.train.optimisation import SCHEDULES, LearningRates
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.recipes import RECIPE_COLUMNS, RECIPES, recipe_rows
 

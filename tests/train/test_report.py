@@ -13,7 +13,7 @@ from PIL import Image
 
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.data.images import BrokenImage
-from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation, PointAnswers
+from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation, PointAnswers
 from vtk_cli.train.report import (
     Report,
     evaluation_json,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
+from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.train.robustness import Examined, report_card
 
 

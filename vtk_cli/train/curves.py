@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from vtk_cli.models.accuracy import Floats
 from vtk_cli.reports.plots import (
     INK,
     PALETTE,
@@ -21,7 +22,6 @@ from vtk_cli.reports.plots import (
     write_titles,
 )
 from vtk_cli.reports.training import Panel
-from vtk_cli.train.accuracy import Floats
 
 MOST_BARS = 40
 """Of more classes the worst and the best are shown, half of this each."""

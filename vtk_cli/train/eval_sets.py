@@ -10,11 +10,12 @@ from torch import nn
 
 from vtk_cli.console import Console
 from vtk_cli.data.classification import EvalSet, open_eval_set
+from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.engine.devices import Precision
 from vtk_cli.engine.distributed import World
 from vtk_cli.errors import UserError
+from vtk_cli.models.evaluation import evaluate
 from vtk_cli.models.preprocessing import PixelConfig
-from vtk_cli.train.evaluation import EvaluationBatches, evaluate, evaluation_transform
 from vtk_cli.train.robustness import Examined, SetScore, report_card
 
 

@@ -21,9 +21,9 @@ from vtk_cli.data.digits import load_digits_split
 from vtk_cli.engine.seeds import sample_rng
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import write_json
+from vtk_cli.models.evaluation import normalised
 from vtk_cli.models.export import draft, quiet_exporters, read_back, read_onnx, reason, require_onnx, save_program
 from vtk_cli.models.zoo import PixelConfig
-from vtk_cli.train.evaluation import normalised
 
 Format = Literal["onnx", "torch-export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}

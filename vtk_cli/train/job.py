@@ -19,12 +19,12 @@ from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.update import Clock
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
+from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.models.best_weights import BestWeights
-from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
+from vtk_cli.models.evaluation import evaluate
 from vtk_cli.train.byproduct_check import check_byproducts
 from vtk_cli.train.cost import StepCost, step_cost
 from vtk_cli.train.eval_sets import score_sets
-from vtk_cli.train.evaluation import evaluate
 from vtk_cli.train.kept_weights import best_weights, classifier_of, save_weights
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.outcome import Outcome, show_outcome

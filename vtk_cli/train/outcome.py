@@ -11,7 +11,7 @@ from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device
 from vtk_cli.engine.loop import FitResult
 from vtk_cli.engine.run_weights import BEST, LAST
-from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation
+from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.train.cost import StepCost
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.plan import cost_summary

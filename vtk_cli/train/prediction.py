@@ -22,9 +22,9 @@ from vtk_cli.data.pointed import without_points
 from vtk_cli.engine.devices import Precision, autocast
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import write_json, write_text
+from vtk_cli.models.evaluation import normalised
 from vtk_cli.models.zoo import PixelConfig
 from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
-from vtk_cli.train.evaluation import normalised
 
 CSV, JSON, SHEET = "predictions.csv", "predictions.json", "predictions.png"
 MOST_SHOWN = 60

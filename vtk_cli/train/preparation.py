@@ -13,22 +13,22 @@ from vtk_cli.data.augmentation import Augmentation, train_transform
 from vtk_cli.data.augmented import AugmentedImages, WatchedBatches
 from vtk_cli.data.byproducts import Byproducts, PointTargets, match_byproducts, read_byproducts
 from vtk_cli.data.classification import EvalSet, ImageSource, Splits, open_classification
+from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.engine.batches import LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, Scheduler
+from vtk_cli.engine.optimisation import LearningRates, build_optimizer, build_schedule, parameter_groups
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
 from vtk_cli.models.zoo import Network, PixelConfig
 from vtk_cli.train.classifier import Classifier
 from vtk_cli.train.eval_sets import open_sets
-from vtk_cli.train.evaluation import EvaluationBatches, evaluation_transform
 from vtk_cli.train.image_options import NO_POLICY
 from vtk_cli.train.input_check import require_batch, require_size
 from vtk_cli.train.mixing import Mixer
 from vtk_cli.train.network_to_train import network_to_train
 from vtk_cli.train.objective import Objective, PointTerm, SubTerm
-from vtk_cli.train.optimisation import LearningRates, build_optimizer, build_schedule, parameter_groups
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.sub import choose_sub, parse_ratio
 

@@ -22,11 +22,11 @@ from vtk_cli.console import Console
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock, fit
 from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json
+from vtk_cli.models.accuracy import Evaluation
+from vtk_cli.models.evaluation import evaluate
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
-from vtk_cli.train.accuracy import Evaluation
-from vtk_cli.train.evaluation import evaluate
 from vtk_cli.train.losses import soft_cross_entropy
 from vtk_cli.train.objective import Objective
 from vtk_cli.train.options import TrainOptions

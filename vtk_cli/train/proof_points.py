@@ -21,14 +21,15 @@ from vtk_cli.data.byproducts import PointTargets
 from vtk_cli.data.classification import ImageSource, Splits
 from vtk_cli.data.classification_named import ArrayReader
 from vtk_cli.data.digits import SIDE, Split, load_glyphs
+from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.data.painting import Bytes, contrasting_colour, draw_glyph, load_photos, paint, photo_crop
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
 from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json
+from vtk_cli.models.accuracy import Evaluation
+from vtk_cli.models.evaluation import evaluate
 from vtk_cli.reports.evidence import Claim
 from vtk_cli.reports.page import Table
-from vtk_cli.train.accuracy import Evaluation
-from vtk_cli.train.evaluation import EvaluationBatches, evaluate, evaluation_transform
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.preparation import Data, Training, prepare
 from vtk_cli.train.recipes import RECIPES

@@ -15,12 +15,12 @@ import numpy as np
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.data.images import BrokenImage
 from vtk_cli.files import write_json, write_text
+from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation, most_confident_mistakes
 from vtk_cli.reports import page
 from vtk_cli.reports.confusion import draw_confusion, most_confused
 from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
 from vtk_cli.reports.plots import PALETTE
 from vtk_cli.reports.training import Row, draw_training
-from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation, most_confident_mistakes
 from vtk_cli.train.curves import PANELS, draw_class_bars
 from vtk_cli.train.robustness import SetScore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from vtk_cli.train.accuracy import Evaluation, MultiLabelEvaluation, backgrounds_gap
+from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation, backgrounds_gap
 
 _SAME, _RAND = "mixed_same", "mixed_rand"
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from vtk_cli.console import Console
 from vtk_cli.data.classification import ImageSource, open_classification
 from vtk_cli.data.coco_files import find_coco_files
+from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.data.options import DIGITS
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder
+from vtk_cli.models.evaluation import evaluate
 from vtk_cli.train.command import EvalOptions, ExportOptions, PredictOptions
 from vtk_cli.train.eval_sets import open_sets, score_sets
-from vtk_cli.train.evaluation import EvaluationBatches, evaluate, evaluation_transform
 from vtk_cli.train.exporting import export_network
 from vtk_cli.train.prediction import predict, prediction_table, predictions_json, write_predictions
 from vtk_cli.train.report import evaluation_json, result_rows, score_table, write_evaluation

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtk_cli.engine.gathered import merged
-from vtk_cli.reports.confusion import most_confused
-from vtk_cli.train.accuracy import (
+from vtk_cli.models.accuracy import (
     Evaluation,
     MultiLabelEvaluation,
     PointAnswers,
@@ -19,6 +18,7 @@ from vtk_cli.train.accuracy import (
     expected_calibration_error,
     most_confident_mistakes,
 )
+from vtk_cli.reports.confusion import most_confused
 
 
 def evaluation(targets: list[int], predictions: list[int], classes: int = 3, **changes: object) -> Evaluation:

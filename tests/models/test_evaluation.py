@@ -20,11 +20,12 @@ from vtk_cli.console import Console
 from vtk_cli.data.augmentation import eval_transform
 from vtk_cli.data.byproducts.targets import PointTargets
 from vtk_cli.data.classification_source import ImageSource
+from vtk_cli.data.evaluation_batches import EvaluationBatches
 from vtk_cli.data.images import BrokenImage
 from vtk_cli.engine.distributed import World
 from vtk_cli.errors import UserError
+from vtk_cli.models.evaluation import Evaluation, MultiLabelEvaluation, evaluate, normalised
 from vtk_cli.models.preprocessing import PixelConfig
-from vtk_cli.train.evaluation import Evaluation, EvaluationBatches, MultiLabelEvaluation, evaluate, normalised
 
 SIDE = 8
 PIXELS = PixelConfig(SIDE, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), crop_pct=1.0)

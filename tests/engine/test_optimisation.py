@@ -10,8 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from vtk_cli.errors import UserError
-from vtk_cli.train.optimisation import (
+from vtk_cli.engine.optimisation import (
     SCHEDULES,
     LearningRates,
     ParameterGroup,
@@ -19,6 +18,7 @@ from vtk_cli.train.optimisation import (
     build_schedule,
     parameter_groups,
 )
+from vtk_cli.errors import UserError
 
 
 class WithExtras(nn.Module):
