@@ -1,0 +1,176 @@
+"""The options of the verbs of `vtk search` that work on a trained supernet, on an architecture, or on a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from vtk_cli.options import RunOptions, SpeechOptions, option
+from vtk_cli.search.options import (
+    EvolutionOptions,
+    LimitOptions,
+    ScoreOptions,
+    StoreOptions,
+    SupernetOptions,
+)
+from vtk_cli.search.spaces.catalog import RELEASED, SPACES
+
+_SUPERNET_HELP = "The folder of a run of `vtk search supernet` or `run` [default: the newest in runs/search]."
+_ARCHITECTURE_HELP = (
+    "Genes ('2 0 3'), a published name (genas-flatness-cifar100), a string of NAS-Bench-201, or an architecture file"
+)
+_SPACE_HELP = "The space of bare genes; files and published names know theirs."
+
+
+def _complete_architecture(incomplete: str) -> list[str]:
+    return [name for name in RELEASED if name.startswith(incomplete)]
+
+
+def _complete_space(incomplete: str) -> list[str]:
+    return [name for name in SPACES if name.startswith(incomplete)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(SupernetOptions, ScoreOptions, LimitOptions, EvolutionOptions, StoreOptions):
+    """All options of `vtk search run`: the supernet's, the scores', the search's, and how to re-train."""
+
+    retrain: bool = option(True, "Train the winner by itself at the end, from scratch.", panel="Re-training")
+    retrain_recipe: str | None = option(
+        None, "How: a recipe of `vtk search retrain` [default: the space's own].", panel="Re-training", metavar="NAME"
+    )
+    retrain_epochs: int | None = option(
+        None, "For so many epochs [default: the recipe's].", panel="Re-training", metavar="N", minimum=1
+    )
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        super().check()
+        self.check_score()
+        self.check_evolution()
+        self.check_shard()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(SupernetOptions):
+    """All options of `vtk search supernet`."""
+
+    weights: Path | None = option(
+        None, "Train nothing: take these weights of a supernet (also of GeNAS' and RLNAS' code).", panel="Weights"
+    )
+    initial: Path | None = option(
+        None, "With --weights: the weights before training, which the angle needs.", panel="Weights"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OnSupernet(RunOptions):
+    """What every verb that needs a trained supernet is told."""
+
+    supernet: Path | None = option(None, _SUPERNET_HELP, panel="Supernet", metavar="RUN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreVerbOptions(_OnSupernet, ScoreOptions, StoreOptions):
+    """All options of `vtk search score`."""
+
+    architectures: tuple[str, ...] = option(
+        (),
+        f"{_ARCHITECTURE_HELP}; random:N for N of the seed's, all for every one of a small space.",
+        positional=True,
+        metavar="ARCH",
+        complete=_complete_architecture,
+    )
+    metric: tuple[Literal["flatness", "loss", "accuracy", "angle"], ...] = option(
+        ("flatness", "loss", "accuracy", "angle"), "What to measure; may be repeated.", panel="Score"
+    )
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        self.check_score()
+        _ = self.shard_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolveOptions(_OnSupernet, ScoreOptions, LimitOptions, EvolutionOptions, StoreOptions):
+    """All options of `vtk search evolve`."""
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        self.check_score()
+        self.check_evolution()
+        self.check_shard()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankOptions(_OnSupernet, ScoreOptions, StoreOptions):
+    """All options of `vtk search rank`."""
+
+    benchmark: Path | None = option(
+        None,
+        "The true accuracies: a CSV or JSON of `vtk search tabulate`, NAS-Bench-201's .pth, a folder of NATS-Bench, or"
+        " a pickle of NASLib.",
+        positional=True,
+        metavar="BENCHMARK",
+    )
+    scores: Path | None = option(
+        None, "Rank these scores (scores.csv of `vtk search score`) and compute none.", panel="Score", metavar="CSV"
+    )
+    dataset: str | None = option(
+        None, "Of the benchmark, whose accuracies [default: the one it has, or cifar10].", panel="Benchmark"
+    )
+    split: str | None = option(
+        None, "Of the dataset, which images [default: those RLNAS compares with].", panel="Benchmark"
+    )
+    hp: str | None = option(
+        None, "Of the benchmark, which length of training, in epochs [default: the longest].", panel="Benchmark"
+    )
+    num_archs: int | None = option(
+        None, "Only so many architectures, drawn by the seed [default: all].", panel="Benchmark", metavar="N", minimum=3
+    )
+    top: int = option(10, "Regret of the best of the so many highest scores.", panel="Benchmark", minimum=1)
+    resamples: int = option(1000, "Bootstrap resamples of the intervals.", panel="Benchmark", minimum=1)
+    trust_pickle: bool = option(
+        False, "Read a pickle that holds more than numbers and text: it may run code.", panel="Benchmark"
+    )
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        self.check_score()
+        _ = self.shard_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(SpeechOptions):
+    """All options of `vtk search show`."""
+
+    architecture: str = option(
+        "", f"{_ARCHITECTURE_HELP}.", positional=True, metavar="ARCH", complete=_complete_architecture
+    )
+    space: str | None = option(None, _SPACE_HELP, panel="Network", metavar="NAME", complete=_complete_space)
+    form: str | None = option(
+        None, "Which of the space's networks (darts: cifar, imagenet).", panel="Network", metavar="FORM"
+    )
+    width: int | None = option(None, "Its width.", panel="Network", metavar="C", minimum=1)
+    cells: int | None = option(None, "Its cells.", panel="Network", metavar="N", minimum=1)
+    classes: int | None = option(None, "Its classes.", panel="Network", metavar="N", minimum=1)
+    size: int | None = option(None, "Side of its input.", panel="Network", metavar="PX", minimum=1)
+    fit_width: float | None = option(
+        None, "The even width whose multiply-accumulates come closest to so many, as in 600M.", panel="Network"
+    )
+    out: Path = option(
+        Path("architecture"),
+        "Where the drawing goes: NAME.png and NAME.svg.",
+        panel="Run",
+        short="-o",
+        metavar="NAME",
+    )
+
+
+class ExportFormat(StrEnum):
+    """What an architecture or its trained network can be written as."""
+
+    ARCHITECTURE = "architecture"
+    SAFETENSORS = "safetensors"
+    ONNX = "onnx"
