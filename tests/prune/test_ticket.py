@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def ticket(**changes: Any) -> Ticket:
     layers = tuple(Layer(name, SHAPES[name], int(mask.sum()), name == "last") for name, mask in masks.items())
     made = Ticket(
         generator={"name": "dcgan-tiny", "image_size": 16, "channels": 1, "nz": 4, "ngf": 4},
-        keep=0.3,
+        keep=Fraction(3, 10),
         scope="global",
         structure="none",
         algorithm="edge-popup",
@@ -200,6 +201,8 @@ def test_a_newer_version_is_named_whatever_else_it_holds(tmp_path: Path) -> None
     [
         (("version",), "1", "its version is '1'"),
         (("keep",), 10, "keep is 10, not in (0, 1]"),
+        (("keep",), "1/0", "Fraction(1, 0)"),
+        (("keep",), "a tenth", "Invalid literal for Fraction"),
         (("scope",), "all", "scope is 'all', not one of layer, global"),
         (("structure",), "1:2", "structure is '1:2'"),
         (("codec",), "lzma", "codec is 'lzma'"),

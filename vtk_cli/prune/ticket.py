@@ -21,6 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
+from vtk_cli.prune.keeping import Scope, Structure
 from vtk_cli.prune.mask_bits import CODECS, Codec, decode, encode
 
 SUFFIX = ".vtkt"
@@ -42,6 +44,8 @@ SOURCES: tuple[Source, ...] = get_args(Source)
 HEADER, MASK, REST, WEIGHTS = "header.json", "mask.bin", "bn.bin", "weights.bin"
 _LARGEST_HEADER = 2**24
 _MOST_WEIGHTS = 2**30
+_LONGEST_FRACTION = 100
+"""In characters: whole numbers of any length are read, and take their time."""
 _DATE = (1980, 1, 1, 0, 0, 0)
 """The date of each member, so that the same ticket gives the same bytes."""
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -101,7 +105,7 @@ class Ticket:
 
     Args:
         generator: the name and the arguments of `create_generator`.
-        keep: the fraction that was to be kept, in (0, 1].
+        keep: the fraction that was to be kept, in (0, 1], exactly; `1/10` in the header.
         scope: `layer`, that fraction of each layer, or `global`, of all together.
         structure: `none`, or `2:4`, two of every four consecutive weights.
         algorithm: what found the masks.
@@ -116,9 +120,9 @@ class Ticket:
     """
 
     generator: Mapping[str, Any]
-    keep: float
-    scope: str
-    structure: str
+    keep: Fraction
+    scope: Scope
+    structure: Structure
     algorithm: str
     origin: Origin
     layers: tuple[Layer, ...]
@@ -194,7 +198,7 @@ def read_ticket(path: Path) -> Ticket:
         _check_version(header.get("version"), path)
         _check_sums(header, members, path)
         return _ticket(header, members)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         what = f"no field {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"is a damaged ticket: {what}", str(path), _ANEW) from error
 
@@ -210,7 +214,7 @@ def _header(ticket: Ticket, codec: Codec, arrays: Mapping[str, bytes]) -> dict[s
         "version": VERSION,
         "generator": dict(ticket.generator),
         "image_range": list(IMAGE_RANGE),
-        "keep": ticket.keep,
+        "keep": str(ticket.keep),
         "scope": ticket.scope,
         "structure": ticket.structure,
         "algorithm": ticket.algorithm,
@@ -257,8 +261,8 @@ def _ticket(header: Mapping[str, Any], members: Mapping[str, bytes]) -> Ticket:
     return Ticket(
         generator=_mapping(header["generator"]),
         keep=_fraction(header["keep"]),
-        scope=_one_of(header["scope"], ("layer", "global"), "scope"),
-        structure=_one_of(header["structure"], ("none", "2:4"), "structure"),
+        scope=_one_of(header["scope"], get_args(Scope), "scope"),
+        structure=_one_of(header["structure"], get_args(Structure), "structure"),
         algorithm=str(header["algorithm"]),
         origin=origin,
         layers=layers,
@@ -297,10 +301,11 @@ def _origin(entry: Mapping[str, Any]) -> Origin:
     return origin
 
 
-def _fraction(value: Any) -> float:
-    if not isinstance(value, int | float) or not 0 < value <= 1:
+def _fraction(value: Any) -> Fraction:
+    keep = Fraction(str(value)[:_LONGEST_FRACTION])
+    if not 0 < keep <= 1:
         raise ValueError(f"keep is {value}, not in (0, 1]")
-    return float(value)
+    return keep
 
 
 def _one_of(value: Any, known: Sequence[str], what: str) -> Any:
