@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,12 +11,15 @@ from vtk_cli.data.options import DIGITS
 from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, fraction, option
+from vtk_cli.search.evolution import EvolutionSettings
 from vtk_cli.search.image_options import ImageOptions
 from vtk_cli.search.recipes import RECIPES
+from vtk_cli.search.samplers import Bin
+from vtk_cli.search.scores.combination import Combination, combination
+from vtk_cli.search.scores.settings import ScoreSettings
 from vtk_cli.search.spaces.catalog import SPACES, space_named
 from vtk_cli.search.spaces.cost import Limits
 
-Metric = Literal["flatness", "loss", "accuracy", "angle"]
 Score = Literal["flatness", "loss", "accuracy", "angle", "accuracy+flatness", "angle+flatness", "angle+accuracy"]
 
 _MILLIONS = {"k": 1e3, "m": 1e6, "g": 1e9}
@@ -152,17 +155,34 @@ class ScoreOptions(RunOptions):
         False, "Score and search as the released code does, mistakes included.", panel="Score"
     )
 
-    def check_score(self) -> None:
-        """Refuse noise levels that make no curve.
+    @property
+    def settings(self) -> ScoreSettings:
+        """How architectures are measured.
 
         Raises:
-            UserError: they are not positive and strictly increasing.
+            UserError: the noise levels make no curve.
         """
-        levels = self.sigma
-        if not levels or levels[0] <= 0 or any(b <= a for a, b in zip(levels, levels[1:], strict=False)):
-            shown = ", ".join(f"{level:g}" for level in levels)
-            what = f"sigmas must be positive and strictly increasing, got {shown or 'none'}"
-            raise UserError(what, "--sigma", "give e.g. --sigma 0.001 --sigma 0.003 --sigma 0.006")
+        if self.official_quirks:
+            return replace(
+                ScoreSettings.official(seed=self.seed, accuracy="accuracy" in self.score), sigmas=tuple(self.sigma)
+            )
+        return ScoreSettings(
+            sigmas=tuple(self.sigma),
+            draws=self.draws,
+            noise=self.noise,
+            common_noise=self.common_noise,
+            scale=self.noise_scale,
+            bn=self.bn,
+            calibration_images=self.bn_images,
+            subtract_l0=self.subtract_l0,
+            batch_size=self.score_batch_size,
+            seed=self.seed,
+        )
+
+    @property
+    def combination(self) -> Combination:
+        """The score, of what is measured."""
+        return combination(self.score, self.settings, gamma=self.gamma, combine=self.combine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,27 +227,47 @@ class EvolutionOptions(RunOptions):
         0.1, "Chance that a gene mutates.", panel="Evolution", above=0, maximum=1, parse=fraction
     )
 
-    def check_evolution(self) -> None:
-        """Refuse numbers that do not go together.
+    def evolution(self, *, official: bool, genes: int) -> EvolutionSettings:
+        """How to search.
+
+        Args:
+            official: mutate the first half of the genes alone, as the released code of GeNAS does.
+            genes: of an architecture.
 
         Raises:
-            UserError: there are more children than a generation holds, or more parents than were ever scored.
+            UserError: the numbers do not go together.
         """
-        if self.mutations + self.crossovers > self.population:
-            what = f"{self.mutations} + {self.crossovers} children do not fit a generation of {self.population}"
-            raise UserError(what, "--population", "give a larger one, or fewer --mutations and --crossovers")
-        if self.parents > self.population:
-            what = f"{self.parents} parents are more than a generation of {self.population}"
-            raise UserError(what, "--parents", "give fewer")
+        return EvolutionSettings(
+            population=self.population,
+            generations=self.generations,
+            parents=self.parents,
+            mutations=self.mutations,
+            crossovers=self.crossovers,
+            probability=self.mutation_prob,
+            mutated_genes=genes // 2 if official else None,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions(ShardOptions):
-    """Where scores are kept."""
+    """Where results are kept, and how the work is spread."""
 
     store: Path | None = option(
-        None, "Where scores are kept [default: the user's cache].", panel="Scale", metavar="DIR"
+        None, "Where results are kept [default: the user's cache].", panel="Scale", metavar="DIR"
     )
+
+    def check_shard(self) -> None:
+        """For searches, whose generations wait for the ones before: refuse a fixed share.
+
+        Raises:
+            UserError: `--shard I/COUNT` is asked for.
+        """
+        if self.shard_numbers is not None:
+            what = "a generation needs all results of the one before"
+            raise UserError(what, f"--shard {self.shard}", "give --shard queue: as many processes as there are")
+        if self.shard and self.devices:
+            raise UserError("a shard starts no processes", "--shard", "leave out --devices")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,13 +288,29 @@ class SupernetOptions(ImageOptions, SpaceOptions, SupernetTrainingOptions):
         """The space, with the default in place of none."""
         return self.space or default_space(self.data)
 
+    @property
+    def bins(self) -> tuple[Bin, ...]:
+        """Of `flops_bins`, in multiply-accumulates.
+
+        Raises:
+            UserError: one is no LOW-HIGH.
+        """
+        found = []
+        for text in self.flops_bins:
+            low, _, high = text.partition("-")
+            try:
+                found.append((count_of(low), count_of(high)))
+            except ValueError as error:
+                raise UserError(f"{text!r} is no bin", "--flops-bins", "write LOW-HIGH as in 290M-300M") from error
+        return tuple(found)
+
     def check(self) -> None:
         """Options that contradict one another."""
         space = space_named(self.space_name)
         if self.sampler == "fair" and not space.independent:
             what = f"strict fairness needs layers that are chosen by themselves, which {space.name} has not"
             raise UserError(what, "--sampler fair", "choose a chain: shufflenetv2, mobilenet, digits-mini")
-        if self.flops_bins and self.sampler != "flops-uniform":
+        if self.bins and self.sampler != "flops-uniform":
             raise UserError("only --sampler flops-uniform has bins", "--flops-bins", "leave it out")
 
 

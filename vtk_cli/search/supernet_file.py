@@ -1,0 +1,182 @@
+"""A trained supernet on disk: its weights before and after training, found again by the folder of its run.
+
+supernet/initial.safetensors   supernet/final.safetensors   supernet/halves.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vtk_cli.engine.run_config import RunConfig
+from vtk_cli.errors import UserError
+from vtk_cli.files import sha256_file
+from vtk_cli.models.described_weights import save_described
+from vtk_cli.models.names import file_metadata
+from vtk_cli.search.options import SupernetOptions
+from vtk_cli.search.spaces.catalog import space_named
+from vtk_cli.search.spaces.space import Shape, Space
+from vtk_cli.search.spaces.supernet import Supernet
+
+FOLDER = "supernet"
+INITIAL, FINAL, HALVES = "initial.safetensors", "final.safetensors", "halves.json"
+RUNS = Path("runs/search")
+_COMMANDS = ("search run", "search supernet")
+
+
+@dataclass(frozen=True)
+class SupernetRun:
+    """The supernet of a run.
+
+    Args:
+        folder: of the run.
+        options: that its supernet was trained with.
+        shape: of the supernet.
+        class_names: by label.
+    """
+
+    folder: Path
+    options: SupernetOptions
+    shape: Shape
+    class_names: tuple[str, ...]
+
+    @property
+    def space(self) -> Space:
+        """Whose architectures it holds."""
+        return space_named(self.shape.space)
+
+    @property
+    def final(self) -> Path:
+        """The file of the trained weights."""
+        return self.folder / FOLDER / FINAL
+
+    @property
+    def initial(self) -> Path | None:
+        """The file of the weights before training; None where they were not kept."""
+        path = self.folder / FOLDER / INITIAL
+        return path if path.is_file() else None
+
+    @property
+    def halves(self) -> Path:
+        """The file that says which training images were trained and which are scored on."""
+        return self.folder / FOLDER / HALVES
+
+    @cached_property
+    def sha256(self) -> dict[str, str | None]:
+        """Of both files of weights."""
+        return {
+            "final": sha256_file(self.final),
+            "initial": None if self.initial is None else sha256_file(self.initial),
+        }
+
+    def network(self) -> Supernet:
+        """The supernet with its trained weights, in eval mode on the CPU.
+
+        Raises:
+            UserError: the file does not hold the weights of this supernet.
+        """
+        supernet = self.space.supernet(self.shape)
+        require_fit(supernet, load_file(self.final), self.final)
+        supernet.load_state_dict(load_file(self.final))
+        return supernet.eval()
+
+    def initial_state(self, supernet: Supernet) -> dict[str, Tensor] | None:
+        """The weights before training, if they were kept.
+
+        Raises:
+            UserError: they are not of this supernet.
+        """
+        if self.initial is None:
+            return None
+        state = load_file(self.initial)
+        require_fit(supernet, state, self.initial)
+        return state
+
+
+def require_fit(supernet: Supernet, state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a state that is not this supernet's, name by name and shape by shape.
+
+    Raises:
+        UserError: it is of another space, shape or number of classes.
+    """
+    own = supernet.state_dict()
+    missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    if not (missing or strange or shapes):
+        return
+    if shapes and not (missing or strange):
+        name = shapes[0]
+        what = f"{name} is {tuple(state[name].shape)} there and {tuple(own[name].shape)} here"
+    else:
+        what = f"{len(missing)} tensors are missing and {len(strange)} unknown ({', '.join((missing or strange)[:2])})"
+    fix = "check --space, --width, --cells and the number of classes"
+    raise UserError(f"is of another supernet: {what}", str(path), fix)
+
+
+def save_state(path: Path, state: Mapping[str, Tensor], shape: Shape, class_names: tuple[str, ...]) -> None:
+    """Write the weights of a supernet with what they are of.
+
+    Raises:
+        JobError, UserError: the disk is full, or the folder may not be written.
+    """
+    save_described(path, state, {"supernet": json.dumps(asdict(shape)), "class_names": json.dumps(class_names)})
+
+
+def open_supernet(run: Path | None) -> SupernetRun:
+    """The supernet of a run's folder.
+
+    Args:
+        run: the folder; None: the newest with a trained supernet in `runs/search`.
+
+    Raises:
+        UserError: there is none, it is not finished, or its files are damaged.
+    """
+    folder = _newest() if run is None else run
+    config = RunConfig.read(folder)
+    if config is None or config.command not in _COMMANDS:
+        raise UserError(
+            "holds no run of `vtk search`", str(folder), "name the folder of one: --supernet RUN"
+        )
+    final = folder / FOLDER / FINAL
+    if not final.is_file():
+        fix = f"go on with it: vtk {config.command} --resume {folder}"
+        raise UserError("its supernet is not trained yet", str(folder), fix)
+    shape, names = _described(final)
+    return SupernetRun(folder, _options(config), shape, names)
+
+
+def _options(config: RunConfig) -> SupernetOptions:
+    from vtk_cli.options import option_fields
+
+    known = option_fields(SupernetOptions)
+    given = {name.replace("-", "_"): value for name, value in config.options.items()}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if isinstance(values.get("split_file"), str):
+        values["split_file"] = Path(values["split_file"])
+    return SupernetOptions(**{name: value for name, value in values.items() if name in known and name != "out"})
+
+
+def _described(path: Path) -> tuple[Shape, tuple[str, ...]]:
+    metadata = file_metadata(path)
+    try:
+        shape = Shape(**json.loads(metadata["supernet"]))
+        names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError("does not say what supernet it is of", str(path), "train it anew") from error
+    if shape.classes != len(names):
+        raise UserError(f"has {len(names)} class names for {shape.classes} classes", str(path), "train it anew")
+    return shape, names
+
+
+def _newest() -> Path:
+    trained = sorted(RUNS.glob(f"*/{FOLDER}/{FINAL}"), key=lambda path: path.stat().st_mtime)
+    if not trained:
+        fix = "train one: vtk search supernet, or name its folder"
+        raise UserError(f"there is no trained supernet in {RUNS}", "--supernet", fix)
+    return trained[-1].parent.parent
