@@ -1,0 +1,157 @@
+"""What a supernet is trained on: in every step one path, or a few, and nothing of the others is touched.
+
+For the engine's loop, `engine.loop.fit`:
+
+    sampler = UniformSampler(space)
+    optimizer = sgd(supernet, lr=0.025, momentum=0.9, weight_decay=3e-4)
+    fit(supernet, PathObjective(sampler), batches, optimizer, plan=Plan(epochs=250, clip_norm=5), ...)
+
+The loop sets gradients to None after every update, and a weight without a gradient is left alone by optimisers: by
+momentum and weight decay too. What paths a step runs follows from the clock's seed, so resuming is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vtk_cli.engine.update import Clock
+from vtk_cli.search.samplers import Path, PathSampler
+from vtk_cli.search.spaces.supernet import Supernet
+
+Prepare = Callable[[Tensor, int], Tensor]
+"""`prepare(images, seed)`: what the network gets of a batch's images: normalised, augmented with draws from `seed`."""
+
+PathLoss = Callable[[Supernet, Path, Tensor, Tensor], Tensor]
+"""The mean loss of a path on images (B, C, H, W) and targets (B,)."""
+
+
+class PathObjective:
+    """The sum of the cross-entropies of the paths of a step, for the engine's loop.
+
+    A batch is `(indices, images, targets)`: images (B, ...), targets int64 (B,).
+
+    Args:
+        sampler: chooses the paths.
+        smoothing: of the labels, in [0, 1).
+        prepare: of the images; None: they are as the network gets them.
+        sharpness: radius of sharpness-aware steps (arXiv 2010.01412): the gradient is that at the weights moved by so
+            much along the gradient; None: plain steps. Statistics of batch normalisation see the batch twice.
+    """
+
+    def __init__(
+        self,
+        sampler: PathSampler,
+        *,
+        smoothing: float = 0.0,
+        prepare: Prepare | None = None,
+        sharpness: float | None = None,
+    ) -> None:
+        self._sampler, self._smoothing, self._prepare, self._sharpness = sampler, smoothing, prepare, sharpness
+
+    def __call__(self, model: nn.Module, batch: Any, clock: Clock) -> Iterator[Tensor]:
+        """Yield the losses of the paths, each before the forward of the next.
+
+        Args:
+            model: a `Supernet` in training mode.
+            batch: on the model's device.
+            clock: seeds every draw.
+        """
+        supernet = cast("Supernet", model)
+        _, images, targets = batch
+        if self._prepare is not None:
+            images = self._prepare(images, clock.seed)
+        for path in self._sampler.paths(clock.seed):
+            if self._sharpness is None:
+                yield self._loss(supernet, path, images, targets)
+            else:
+                weights = [one for one in supernet.active_parameters(path.genes).values() if one.requires_grad]
+                gradient = self._gradient(weights, self._loss(supernet, path, images, targets))
+                with moved_along(weights, gradient, self._sharpness):
+                    yield self._loss(supernet, path, images, targets)
+
+    def _loss(self, supernet: Supernet, path: Path, images: Tensor, targets: Tensor) -> Tensor:
+        with without_gradient(supernet, path):
+            logits = supernet(images, path.genes)
+        return F.cross_entropy(logits, targets, label_smoothing=self._smoothing)
+
+    @staticmethod
+    def _gradient(weights: list[nn.Parameter], loss: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        return [torch.zeros_like(one) if g is None else g for one, g in zip(weights, found, strict=True)]
+
+
+@contextmanager
+def without_gradient(supernet: Supernet, path: Path) -> Iterator[None]:
+    """A forward in here records nothing for the weights of the path's resting choices."""
+    resting: list[nn.Parameter] = []
+    if path.resting:
+        active = supernet.active_parameters(path.genes)
+        resting = [one for name, one in active.items() if supernet.choice_of(name) in path.resting]
+    for one in resting:
+        one.requires_grad_(False)  # noqa: FBT003 - its name is not the one in torch's stubs
+    try:
+        yield
+    finally:
+        for one in resting:
+            one.requires_grad_()
+
+
+@contextmanager
+def moved_along(weights: list[nn.Parameter], gradient: list[Tensor], radius: float) -> Iterator[None]:
+    """Inside, `weights` are moved by `radius` in the direction of `gradient`; afterwards they are back, bit for bit."""
+    before = [one.detach().clone() for one in weights]
+    length = nn.utils.get_total_norm(gradient).clamp(min=torch.finfo(torch.float32).tiny)
+    with torch.no_grad():
+        for one, along in zip(weights, gradient, strict=True):
+            one.add_(radius / length * along)
+    torch.clear_autocast_cache()  # it holds the weights as they were
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for one, was in zip(weights, before, strict=True):
+                one.copy_(was)
+
+
+def sgd(
+    supernet: nn.Module,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    decay_on: Literal["all", "weights"] = "all",
+    clip_value: float | None = None,
+) -> torch.optim.SGD:
+    """SGD over all weights of a supernet; those without a gradient in a step are left alone.
+
+    Args:
+        supernet: whose weights.
+        lr: the highest learning rate.
+        momentum: in [0, 1).
+        nesterov: Nesterov's momentum.
+        weight_decay: of what `decay_on` says.
+        decay_on: `all` weights, or those of convolutions and classifier alone (`weights`), as in arXiv 1904.00420.
+        clip_value: the largest absolute value of a gradient's entry; None leaves it.
+    """
+    groups: Any = (
+        [{"params": list(supernet.parameters()), "weight_decay": weight_decay}]
+        if decay_on == "all"
+        else param_groups_weight_decay(supernet, weight_decay)
+    )
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    if clip_value is not None:
+        limit = clip_value
+
+        def clip(made: torch.optim.Optimizer, _arguments: Any, _options: Any) -> None:
+            nn.utils.clip_grad_value_([one for group in made.param_groups for one in group["params"]], limit)
+
+        optimizer.register_step_pre_hook(clip)
+    return optimizer
