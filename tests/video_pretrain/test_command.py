@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,62 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vtk_cli.app import main
-from vtk_cli.data.moving_digits import build_moving_digits
+from tests.video_pretrain.tiny_runs import SSL, Call, load
 from vtk_cli.engine.update import Updater
 from vtk_cli.errors import ExitCode
-from vtk_cli.files import CACHE_VARIABLE
-
-Call = Callable[..., tuple[int, str, str]]
-SSL = ["--recipe", "digits-ssl", "--epochs", "3", "--batch-size", "8", "--device", "cpu", "--workers", "0"]
-SUPERVISED = [
-    *("--recipe", "digits-supervised", "--objective", "supervised", "--epochs", "2", "--batch-size", "8"),
-    *("--warmup", "0", "--device", "cpu", "--workers", "0"),
-]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training clips and 8 test clips on disk."""
-    folder = tmp_path_factory.mktemp("clips")
-    build_moving_digits(folder, train=24, val=8, val_iid=8)
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs `vtk video-pretrain ARGUMENTS` in an empty folder; exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["video-pretrain", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return code, out, " ".join(err.split())
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def finished(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-supervised run."""
-    out = tmp_path_factory.mktemp("runs") / "ssl"
-    assert main(["video-pretrain", "run", str(clips), *SSL, "--out", str(out), "--quiet"]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def classified(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A supervised run with the temporal losses."""
-    out = tmp_path_factory.mktemp("runs") / "supervised"
-    assert main(["video-pretrain", "run", str(clips), *SUPERVISED, "--out", str(out), "--quiet"]) == 0
-    return out
-
-
-def load(path: Path) -> Any:
-    return json.loads(path.read_text())
-
 
 def test_a_run_leaves_weights_a_page_and_its_numbers(finished: Path) -> None:
     summary = load(finished / "summary.json")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from vtk_cli.console import Console
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
-from vtk_cli.video_pretrain.data_options import ListOptions
+from vtk_cli.video_pretrain.data_options import DecodeOptions, WorkerOptions
 from vtk_cli.video_pretrain.eval_options import MODEL_HELP, EvalOptions
 from vtk_cli.video_pretrain.method_options import FreqAug, FreqAugOptions
 from vtk_cli.video_pretrain.options import VideoOptions
@@ -16,7 +17,7 @@ from vtk_cli.video_pretrain.update_options import TestViewOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviewOptions(FreqAugOptions, ListOptions):
+class PreviewOptions(FreqAugOptions, DecodeOptions):
     """`vtk video-pretrain preview`."""
 
     clip: str = option(
@@ -31,10 +32,13 @@ class PreviewOptions(FreqAugOptions, ListOptions):
     img_size: int = option(112, "The side that frames are resized and cut to.", panel="Data", metavar="N", minimum=8)
     mean: float = option(0.45, "Subtracted from values in [0, 1].", panel="Data", minimum=0, maximum=1)
     std: float = option(0.225, "Divides them.", panel="Data", above=0)
+    out: Path | None = option(
+        None, "Where the picture and the film go [default: preview].", panel="Output", short="-o", metavar="DIR"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(ListOptions, TestViewOptions):
+class PredictOptions(DecodeOptions, WorkerOptions, TestViewOptions):
     """`vtk video-pretrain predict`."""
 
     videos: tuple[str, ...] = option((), "Videos, folders or patterns.", positional=True, metavar="VIDEOS")
@@ -44,7 +48,10 @@ class PredictOptions(ListOptions, TestViewOptions):
     sampling: str | None = option(
         None, "The frames of a clip [default: as in the run].", panel="Data", metavar="KIND:TxS"
     )
-    batch_size: int = option(16, "Videos at a time.", panel="Data", minimum=1)
+    out: Path | None = option(
+        None, "Where predictions.json goes [default: predictions].", panel="Output", short="-o", metavar="DIR"
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Arithmetic.", panel="Run")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vtk_cli.data.video.records import Short
-from vtk_cli.options import RunOptions, option
+from vtk_cli.options import SpeechOptions, option
 
 MOVING_DIGITS = "moving-digits"
 ListFormat = Literal["auto", "paths", "vtk", "kinetics", "ssv2", "ucf101", "hmdb51", "diving48", "gym99", "folders"]
@@ -19,13 +19,9 @@ def _complete_data(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListOptions(RunOptions):
-    """How lists of videos are read, and how videos are decoded."""
+class DecodeOptions(SpeechOptions):
+    """How videos are decoded."""
 
-    format: ListFormat = option("auto", "What the list is; auto looks at it.", panel="Data")
-    root: Path | None = option(
-        None, "Where relative paths of a list start [default: the list's folder].", panel="Data", metavar="DIR"
-    )
     backend: Backend = option("auto", "The decoder; auto: decord, and PyAV where it fails.", panel="Data")
     decode_timeout: float = option(
         30.0,
@@ -37,11 +33,27 @@ class ListOptions(RunOptions):
     short: Short = option(
         "clamp", "Videos with fewer frames than a clip: repeat the last, start again, or refuse.", panel="Data"
     )
-    in_memory: bool | None = option(
-        None, "Decode every video once and keep it in memory [default: for moving-digits].", panel="Data"
-    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions(SpeechOptions):
+    """How many decode."""
+
     workers: int | None = option(
         None, "Processes that decode [default: one a core, at most 8].", panel="Data", metavar="N", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(DecodeOptions, WorkerOptions):
+    """How lists of videos are read, and how videos are decoded."""
+
+    format: ListFormat = option("auto", "What the list is; auto looks at it.", panel="Data")
+    root: Path | None = option(
+        None, "Where relative paths of a list start [default: the list's folder].", panel="Data", metavar="DIR"
+    )
+    in_memory: bool | None = option(
+        None, "Decode every video once and keep it in memory [default: for moving-digits].", panel="Data"
     )
 
 

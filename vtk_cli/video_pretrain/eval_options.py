@@ -12,14 +12,14 @@ from vtk_cli.data.video.records import parse_sampling
 from vtk_cli.errors import UserError
 from vtk_cli.options import option
 from vtk_cli.video_pretrain.data_options import ListOptions
-from vtk_cli.video_pretrain.update_options import Schedule, SpeedOptions, TestViewOptions
+from vtk_cli.video_pretrain.update_options import MissingOptions, Schedule, SpeedOptions, TestViewOptions
 
 Protocol = Literal["test", "linear", "knn", "retrieval", "finetune"]
 MODEL_HELP = "A run folder or a weight file: ours, SlowFast or TIME .pyth [default: the newest run]."
 
 _PROBE: Mapping[str, Any] = {
     "epochs": 60, "lr": 0.5, "lr_base_size": 64, "weight_decay": 0.0, "warmup": 8.0, "dropout": 0.0, "optimizer": "sgd",
-    "schedule": "cosine", "milestones": "", "hflip": 0.5, "jitter": 0.0, "gray_prob": 0.0, "test_clips": 10,
+    "schedule": "cosine", "milestones": "", "jitter": 0.0, "gray_prob": 0.0, "test_clips": 10,
     "test_crops": "3",
 }  # fmt: skip
 _FINETUNE: Mapping[str, Any] = {
@@ -47,7 +47,7 @@ def _complete_recipe(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(ListOptions, TestViewOptions, SpeedOptions):
+class EvalOptions(ListOptions, TestViewOptions, MissingOptions, SpeedOptions):
     """`vtk video-pretrain eval`."""
 
     recipe_option: ClassVar[str] = "recipe"
@@ -84,25 +84,58 @@ class EvalOptions(ListOptions, TestViewOptions, SpeedOptions):
     sampling: str | None = option(
         None, "The frames of a clip [default: as in the run].", panel="Data", metavar="KIND:TxS"
     )
-    batch_size: int = option(64, "Videos at a time.", panel="Data", minimum=1)
+    batch_size: int = option(
+        64, "linear with sgd, finetune: videos at a time, over all processes.", panel="Training", minimum=1
+    )
     epochs: int = option(60, "linear with sgd, finetune: passes over the videos.", panel="Training", minimum=1)
     optimizer: str = option("sgd", "lars, or any of timm's.", panel="Training", metavar="NAME")
-    lr: float = option(0.5, "Learning rate.", panel="Training", above=0)
+    lr: float | None = option(
+        None,
+        "Learning rate [default: for every 64 videos an update, 0.5 of a linear probe, 0.005 of finetune].",
+        panel="Training",
+        above=0,
+    )
     lr_base_size: int | None = option(
-        None, "The learning rate is meant for so many videos an update.", panel="Training", metavar="N", minimum=1
+        None,
+        "The --lr that is given is meant for so many videos an update, and scaled to yours.",
+        panel="Training",
+        metavar="N",
+        minimum=1,
     )
     weight_decay: float = option(0.0, "Weight decay.", panel="Training", minimum=0)
     schedule: Schedule = option("cosine", "How the learning rate falls.", panel="Training")
     milestones: str = option("", "Epochs at which --schedule steps takes a tenth.", panel="Training")
     warmup: float = option(0.0, "Epochs of linear warm-up.", panel="Training", minimum=0)
     dropout: float = option(0.0, "Dropout before the classes.", panel="Training", minimum=0, maximum=0.999)
-    hflip: float = option(0.5, "Chance of a horizontal flip.", panel="Training", minimum=0, maximum=1)
+    hflip: float | None = option(
+        None,
+        "Chance of a horizontal flip; 0 where directions are classes [default: as in the run, else 0.5].",
+        panel="Training",
+        minimum=0,
+        maximum=1,
+    )
     jitter: float = option(0.0, "Colour jitter.", panel="Training", minimum=0, maximum=1)
     jitter_hue: float = option(0.0, "Jitter of the hue.", panel="Training", minimum=0, maximum=0.5)
     gray_prob: float = option(0.0, "Chance of gray clips.", panel="Training", minimum=0, maximum=1)
     export: Path | None = option(
         None, "Write the features: .npz with feat, path, start and end of every clip.", panel="Output", metavar="FILE"
     )
+    out: Path | None = option(
+        None,
+        "Write evaluation.json, a page and its pictures there; of linear with sgd and finetune, the run folder.",
+        panel="Output",
+        short="-o",
+        metavar="DIR",
+    )
+    seed: int = option(0, "linear with sgd, finetune: seed.", panel="Run", minimum=0, maximum=2**32 - 1)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
+    dry_run: bool = option(
+        False, "Resolve everything, print the plan, write nothing, stop.", panel="Run", recorded=False
+    )
+
+    def trains(self, protocol: str) -> bool:
+        """Whether a protocol is a training: fine-tuning, or a probe by SGD."""
+        return protocol == "finetune" or (protocol == "linear" and self.probe == "sgd")
 
     def check(self) -> None:
         """Options that contradict one another."""
@@ -110,6 +143,9 @@ class EvalOptions(ListOptions, TestViewOptions, SpeedOptions):
             parse_sampling(self.sampling)
         if self.export is not None and self.export.suffix != ".npz":
             raise UserError("is written as .npz", f"--export {self.export}", "give a file that ends in .npz")
+        if self.export is not None and self.protocol is not None and self.trains(self.protocol):
+            fix = "leave it out; eval the run that comes out, with --protocol knn"
+            raise UserError("is not for a protocol that trains", "--export", fix)
         if self.shortcuts and self.protocol in {"retrieval", "finetune"}:
             raise UserError("are for test, linear and knn", "--shortcuts", "leave them out")
         if self.shortcuts and self.protocol == "linear" and self.probe == "sgd":

@@ -6,10 +6,13 @@ its nearest neighbours are tested; the weights are saved, and a page tells how i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
 from vtk_cli.console import Console
@@ -19,7 +22,7 @@ from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.workers import worker_count
-from vtk_cli.errors import ExitCode
+from vtk_cli.errors import ExitCode, Preempted, UserError
 from vtk_cli.files import write_text
 from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.video_pretrain.looking import Looker
@@ -27,20 +30,34 @@ from vtk_cli.video_pretrain.objective import ClassifiedVideo, PretrainedVideo
 from vtk_cli.video_pretrain.options import VideoOptions
 from vtk_cli.video_pretrain.preparation import Training, open_data, prepare, test_views
 from vtk_cli.video_pretrain.protocols import Bank, answers_of, by_neighbours
-from vtk_cli.video_pretrain.report import Story, broken_csv, write_story
+from vtk_cli.video_pretrain.report import Story, broken_csv, read_broken, write_story
 from vtk_cli.video_pretrain.scores import Answers
 from vtk_cli.video_pretrain.trained import save_network
 
 BAD_FILES = "bad_files.csv"
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "decode-timeout", "in-memory"}
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "decode-timeout", "in-memory", "allow-missing"}
 """Options that may differ when a run goes on: the result does not depend on them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """What came out of a test.
+
+    Args:
+        answers: to the test videos; None where there is nothing to say or to compare with.
+        missing: place -> why a test video could not be decoded.
+    """
+
+    answers: Answers | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
 
 
 def train_video(options: VideoOptions, console: Console) -> ExitCode:
     """Train: the whole command, or its plan.
 
     Raises:
-        UserError: options, videos, network and run folder do not go together; or too many videos are broken.
+        UserError: options, videos, network and run folder do not go together; too many videos are broken; or, once
+            all is saved, test videos are and the options do not allow it.
         JobError: the loss is not finite, or the disk is full; the last checkpoint stays.
         Preempted, KeyboardInterrupt: a signal came; the state is saved.
     """
@@ -55,9 +72,14 @@ def train_video(options: VideoOptions, console: Console) -> ExitCode:
         with shared_run(world, "video-pretrain run", name, options, face, may_change=_MAY_CHANGE) as run:
             keep_in_memory(options, training, face)
             best = _best(training, run.path / BEST)
-            result = _fit(options, training, best, run, face)
-            answers = _answers(options, training, result.model, face)
-            world.on_main(lambda: _conclude(options, training, result, answers, run=run, console=face))
+            with _faults_kept(training, run.path / BAD_FILES):
+                result = _fit(options, training, best, run, face)
+            tested = _tested(options, training, result.model, face)
+            training.batches.faults.update(_joined(world.gather(training.batches.faults)))
+            world.on_main(lambda: _conclude(options, training, result, tested, run=run, console=face))
+        if tested.missing and not options.allow_missing:
+            what = f"the training is done and saved, but {_missing_told(training, tested)}"
+            raise UserError(what, str(run.path), "mend the list, or leave them out with --allow-missing")
     return ExitCode.DONE
 
 
@@ -68,6 +90,35 @@ def keep_in_memory(options: VideoOptions, training: Training, console: Console) 
     for source in (training.data.train_source, training.data.val_source):
         if source is not None:
             source.keep_all(console)
+
+
+@contextmanager
+def _faults_kept(training: Training, path: Path) -> Iterator[None]:
+    """Videos that were found to be broken are remembered where the training is interrupted, and when it goes on."""
+    counted, world = training.batches, training.world
+    if path.is_file():
+        counted.faults.update(read_broken(path.read_text(encoding="utf-8"), training.data.train))
+    try:
+        yield
+    except (Preempted, KeyboardInterrupt) as stop:
+        # The first signal stops all processes together; a second Ctrl-C may reach this one alone.
+        found = world.gather(counted.faults) if isinstance(stop, Preempted) else [counted.faults]
+        faults = _joined(found)
+        if faults and world.is_main:
+            write_text(path, broken_csv((training.data.train, faults)))
+        raise
+
+
+def _joined(parts: Iterable[Mapping[int, str]]) -> dict[int, str]:
+    return {index: why for part in parts for index, why in part.items()}
+
+
+def _missing_told(training: Training, tested: Tested) -> str:
+    val, (first, why) = training.data.val, next(iter(tested.missing.items()))
+    if val is None:
+        raise ValueError("there are no test videos")
+    first_told = f"first {val.videos[first].path}: {why}"
+    return f"{len(tested.missing)} of {len(val.videos)} test videos cannot be decoded ({first_told})"
 
 
 def show_plan(options: VideoOptions, training: Training, console: Console) -> None:
@@ -86,7 +137,7 @@ def show_plan(options: VideoOptions, training: Training, console: Console) -> No
         "clips": f"{options.sampling}, {options.img_size} pixels",
         "epochs": options.epochs,
         "updates": updates,
-        "lr": max(group["lr"] for group in training.optimizer.param_groups) or options.lr,
+        "lr": training.scheduler.lr,
         "precision": resolve_precision(training.plan.precision, training.world.device),
     }
     rows = [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in summary.items()]
@@ -96,8 +147,6 @@ def show_plan(options: VideoOptions, training: Training, console: Console) -> No
 
 
 def _fit(options: VideoOptions, training: Training, best: BestWeights, run: RunFolder, console: Console) -> FitResult:
-    can_test = training.data.val is not None and training.data.val.labelled
-    knn_off = options.objective == "ssl" and not (options.knn_epochs and training.data.train.labelled)
     quiet = Console(quiet=True)
     return fit(
         training.model,
@@ -108,7 +157,7 @@ def _fit(options: VideoOptions, training: Training, best: BestWeights, run: RunF
         device=training.world.device,
         seed=options.seed,
         scheduler=training.scheduler,
-        evaluate=None if not can_test or knn_off else lambda model: _measured(options, training, model, quiet),
+        evaluate=None if not _can_test(options, training) else lambda model: _measured(options, training, model, quiet),
         after_epoch=best,
         checkpoints=run.checkpoints,
         metrics=run.path / "metrics.jsonl",
@@ -120,34 +169,41 @@ def _fit(options: VideoOptions, training: Training, best: BestWeights, run: RunF
 
 def _measured(options: VideoOptions, training: Training, model: nn.Module, console: Console) -> Mapping[str, float]:
     """Top-1 of the classes, or of nearest neighbours."""
-    found = _answers(options, training, model, console)
-    if found is None:
-        return {}
-    scalars = found.scalars()
+    found = _tested(options, training, model, console).answers
+    scalars = {} if found is None else found.scalars()
     return scalars if options.objective == "supervised" else {f"knn_{name}": value for name, value in scalars.items()}
 
 
-def _answers(options: VideoOptions, training: Training, model: nn.Module, console: Console) -> Answers | None:
-    """What the network says of the test videos; None where there is nothing to say or to compare with."""
-    val, source = training.data.val, training.data.val_source
-    if val is None or source is None or not val.labelled:
-        return None
+def _can_test(options: VideoOptions, training: Training) -> bool:
+    """Whether there are test videos with labels, and classes or labelled neighbours to name theirs."""
+    data = training.data
+    if data.val is None or not data.val.labelled:
+        return False
+    return options.objective == "supervised" or bool(options.knn_epochs and data.train.labelled)
+
+
+def _tested(options: VideoOptions, training: Training, model: nn.Module, console: Console) -> Tested:
+    """What the network, or the nearest neighbours of its features, say of the test videos."""
+    val, source, train = training.data.val, training.data.val_source, training.data.train
+    if val is None or source is None or not _can_test(options, training):
+        return Tested()
     looker, views = _looker(options, training, model), test_views(options)
-    if isinstance(model, ClassifiedVideo):
-        found = looker.look(source, views, console, title="testing")
-        scores = found.scores
-    else:
-        train = training.data.train
-        if not train.labelled:
-            return None
-        found = looker.look(source, views, console, title="testing")
-        known = list(range(len(train.videos)))[: options.knn_clips]
+    found = looker.look(source, views, console, title="testing")
+    scores: NDArray[Any] | None = found.scores
+    if not isinstance(model, ClassifiedVideo):
+        known = spread(len(train.videos), options.knn_clips)
         bank = looker.look(training.data.train_source, views, console, indices=known, title="features of the videos")
         kept = Bank(bank, train.labels, len(train.classes))
         scores = by_neighbours(found, kept, k=options.knn_k, temperature=options.knn_temperature)
     if scores is None:
         raise ValueError("the network has no classes")
-    return answers_of(found, scores, val.labels)
+    return Tested(answers_of(found, scores, val.labels), found.missing)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of 0 ... count - 1, evenly: the list of a folder has its classes one after another."""
+    taken = min(count, most)
+    return [place * count // taken for place in range(taken)]
 
 
 def _looker(options: VideoOptions, training: Training, model: nn.Module) -> Looker:
@@ -181,7 +237,7 @@ def _conclude(
     options: VideoOptions,
     training: Training,
     result: FitResult,
-    answers: Answers | None,
+    tested: Tested,
     *,
     run: RunFolder,
     console: Console,
@@ -191,14 +247,18 @@ def _conclude(
     _save(training, run.path / LAST, result.model, note)
     if result.ema is not None:
         _save(training, run.path / EMA, result.ema, note)
-    faults = training.batches.faults
+    faults, val = training.batches.faults, training.data.val
+    if faults or tested.missing:
+        missing = () if val is None else ((val, tested.missing),)
+        write_text(run.path / BAD_FILES, broken_csv((training.data.train, faults), *missing))
     if faults:
-        write_text(run.path / BAD_FILES, broken_csv(training.data.train, faults))
         console.warn(f"broken and replaced by others: {training.batches.told()}; all in {run.path / BAD_FILES}")
+    if tested.missing:
+        console.warn(f"{_missing_told(training, tested)}; all in {run.path / BAD_FILES}")
     story = Story(
         folder=run.path,
         title=f"{options.network} on {training.data.train.name}",
-        answers=answers,
+        answers=tested.answers,
         answered_by="classes" if options.objective == "supervised" else f"{options.knn_k} nearest neighbours",
         classes=training.data.train.classes,
         history=result.history,
@@ -207,10 +267,11 @@ def _conclude(
     )
     page = write_story(story)
     summary: dict[str, Any] = {
-        **({} if answers is None else answers.scalars()),
+        **({} if tested.answers is None else tested.answers.scalars()),
         "loss": result.metrics.get("loss"),
         "updates": result.steps,
         "broken videos": len(faults),
+        "missing test videos": len(tested.missing),
         "clips_per_second": result.images_per_second,
         "train_seconds": round(result.train_seconds, 3),
         "weights": str(run.path / LAST),

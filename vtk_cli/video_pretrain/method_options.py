@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vtk_cli.errors import UserError, nearest
-from vtk_cli.options import RunOptions, option
+from vtk_cli.options import RunOptions, SpeechOptions, option
 from vtk_cli.video_pretrain.recipes import RECIPES
 
 Objective = Literal["ssl", "supervised"]
@@ -46,7 +46,7 @@ class NetworkOptions(RunOptions):
     weights: str = option(
         "none",
         "What to start from: none, pretrained (an image ViT of timm, for transformers), a run folder or a weight file"
-        " (ours, SlowFast or TIME .pyth).",
+        " (ours, SlowFast or TIME .pyth, of timm's image ViT, of torchvision's network).",
         panel="Network",
         metavar="FILE",
     )
@@ -96,17 +96,20 @@ class ObjectiveOptions(RunOptions):
     )
     knn_epochs: int = option(
         1,
-        "Self-supervised: nearest neighbours on the validation videos after every so many epochs; 0: never.",
+        "Self-supervised: nearest neighbours on the validation videos after every so many epochs and at the end;"
+        " 0: never.",
         panel="Method",
         minimum=0,
     )
-    knn_clips: int = option(10_000, "At most so many training videos for that.", panel="Method", minimum=1)
+    knn_clips: int = option(
+        10_000, "At most so many training videos for that, from all over the list.", panel="Method", minimum=1
+    )
     knn_k: int = option(20, "So many neighbours.", panel="Method", minimum=1)
     knn_temperature: float = option(0.07, "Each weighs exp(cosine / T).", panel="Method", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreqAugOptions(RunOptions):
+class FreqAugOptions(SpeechOptions):
     """Frequency augmentation (arXiv 2204.03865): a clip loses its slow or its smooth part."""
 
     freqaug: FreqAug = option(

@@ -18,7 +18,7 @@ from vtk_cli.video_pretrain.method_options import (
     constructor_arguments,
 )
 from vtk_cli.video_pretrain.recipes import RECIPES
-from vtk_cli.video_pretrain.update_options import OptimizationOptions, SpeedOptions, TestViewOptions
+from vtk_cli.video_pretrain.update_options import MissingOptions, OptimizationOptions, SpeedOptions, TestViewOptions
 
 DEFAULT_MODELS = {"ssl": "slow_r50", "supervised": "timesformer"}
 DIGITS_MODELS = {"ssl": "c3d_tiny", "supervised": "timesformer_tiny"}
@@ -33,6 +33,7 @@ class VideoOptions(
     TemporalOptions,
     AugmentationOptions,
     TestViewOptions,
+    MissingOptions,
     OptimizationOptions,
     SpeedOptions,
 ):

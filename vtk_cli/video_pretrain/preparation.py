@@ -39,7 +39,7 @@ from vtk_cli.video_pretrain.simclr import SimCLR
 from vtk_cli.video_pretrain.ssl_method import SSLMethod
 from vtk_cli.video_pretrain.swav import SwAV
 from vtk_cli.video_pretrain.temporal_losses import TemporalHeads
-from vtk_cli.video_pretrain.trained import NetworkConfig, start_from
+from vtk_cli.video_pretrain.trained import NetworkConfig, holds_network, start_from
 from vtk_cli.video_pretrain.view_augmentation import augmentation_of
 
 PRETRAINED, SCRATCH = "pretrained", "none"
@@ -161,7 +161,7 @@ def prepare(options: VideoOptions, data: Data, world: World, console: Console) -
             shuffled_order=options.order_input == "shuffled",
         )
     _synchronise(model, world)
-    idle = options.queue // (options.batch_size * options.views) if _fills_a_queue(options) else 0
+    idle = min(_updates_to_fill(options), updates_per_epoch) if _fills_a_queue(options) else 0
     factor = 1.0 if options.lr_base_size is None else options.batch_size * options.accumulate / options.lr_base_size
     groups = parameter_groups([model], options.weight_decay)
     optimizer = build_optimizer(
@@ -297,9 +297,13 @@ def _started(options: VideoOptions, backbone: VideoBackbone, head: nn.Linear | N
     if options.weights == PRETRAINED:
         found = start_from_published(backbone, options.network)
         return [f"starts from {found.source}; new: {len(found.made_anew)} tensors"]
-    if not Path(options.weights).exists():
+    path = Path(options.weights)
+    if not path.exists():
         fix = "give none, pretrained, a run folder or a weight file"
         raise UserError("no such run folder or weight file", f"--weights {options.weights}", fix)
+    if path.is_file() and not holds_network(path):
+        found = start_from_published(backbone, options.network, path)
+        return [f"starts from {found.source}; new: {len(found.made_anew)} tensors"]
     saved = start_from(backbone, options.network, options.weights)
     told = fill_class_head(head, saved.head) if head is not None else ""
     return [f"starts from {saved.path}", *(note for note in (*saved.notes, told) if note)]
@@ -307,6 +311,11 @@ def _started(options: VideoOptions, backbone: VideoBackbone, head: nn.Linear | N
 
 def _fills_a_queue(options: VideoOptions) -> bool:
     return options.objective == "ssl" and options.method == "moco"
+
+
+def _updates_to_fill(options: VideoOptions) -> int:
+    """Updates until MoCo's queue is full; only those of the first epoch move nothing (arXiv 2104.14558)."""
+    return -(-options.queue // (options.batch_size * options.views * options.accumulate))
 
 
 def _evaluated_every(options: VideoOptions) -> int:

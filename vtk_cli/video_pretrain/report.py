@@ -90,14 +90,22 @@ def write_story(story: Story) -> Path:
     return story.folder / PAGE
 
 
-def broken_csv(videos: VideoSet, faults: Mapping[int, str]) -> str:
-    """`path,reason` of every video that could not be used."""
+def broken_csv(*parts: tuple[VideoSet, Mapping[int, str]]) -> str:
+    """`path,reason` of every video of these that could not be used."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("path", "reason"))
-    for index in sorted(faults):
-        writer.writerow((videos.videos[index].path, faults[index]))
+    for videos, faults in parts:
+        for index in sorted(faults):
+            writer.writerow((videos.videos[index].path, faults[index]))
     return stream.getvalue()
+
+
+def read_broken(text: str, videos: VideoSet) -> dict[int, str]:
+    """What `broken_csv` wrote of these videos; nothing of what is not among them."""
+    places = {str(video.path): index for index, video in reversed(list(enumerate(videos.videos)))}
+    rows = csv.DictReader(io.StringIO(text))
+    return {places[row["path"]]: row["reason"] for row in rows if row.get("path") in places}
 
 
 def percent(share: float) -> str:

@@ -112,6 +112,15 @@ def save_network(
     save_described(path, state, {**(note or {}), _NETWORK: json.dumps(said)})
 
 
+def holds_network(path: Path) -> bool:
+    """Whether a file is one that `read_network` reads.
+
+    Raises:
+        UserError: a safetensors file that is damaged.
+    """
+    return path.suffix in _FOREIGN or _NETWORK in file_metadata(path)
+
+
 def read_network(path: Path, config: NetworkConfig | None = None) -> SavedNetwork:
     """A network from a file of ours, or of PySlowFast or TIME.
 
@@ -125,7 +134,7 @@ def read_network(path: Path, config: NetworkConfig | None = None) -> SavedNetwor
     if path.suffix in _FOREIGN:
         return _read_foreign(path, config)
     state, metadata = read_state_dict(path), file_metadata(path)
-    if _NETWORK not in metadata:
+    if not holds_network(path):
         fix = "name a file of vtk video-pretrain, or a .pyth of PySlowFast or TIME"
         raise UserError("holds no video network", str(path), fix)
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vtk_cli.errors import UserError
-from vtk_cli.options import RunOptions, option
+from vtk_cli.options import RunOptions, SpeechOptions, option
 
 Schedule = Literal["cosine", "steps", "constant"]
 
@@ -68,7 +68,7 @@ class OptimizationOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedOptions(RunOptions):
+class SpeedOptions(SpeechOptions):
     """Arithmetic and memory."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
@@ -81,7 +81,7 @@ class SpeedOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestViewOptions(RunOptions):
+class TestViewOptions(SpeechOptions):
     """Multi-view testing: several clips of a video, several crops of a clip."""
 
     test_clips: int = option(1, "Clips of a video in a test.", panel="Testing", minimum=1)
@@ -97,6 +97,12 @@ class TestViewOptions(RunOptions):
     ensemble: Literal["softmax", "logits"] = option(
         "softmax", "What is averaged over the views of a video.", panel="Testing"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingOptions(SpeechOptions):
+    """What becomes of a test in which videos are missing."""
+
     allow_missing: bool = option(
         False, "Test although some videos cannot be decoded; they are listed and left out.", panel="Testing"
     )

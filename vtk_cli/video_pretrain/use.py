@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from vtk_cli.data.inputs import find_inputs
 from vtk_cli.data.video.clips import ClipSource
 from vtk_cli.data.video.decoding import VideoDecoder
 from vtk_cli.data.video.reading import check_backend
-from vtk_cli.data.video.records import VideoFile, is_video, parse_sampling
-from vtk_cli.data.video.sets import VideoSet, open_videos
+from vtk_cli.data.video.records import Short, VideoFile, is_video, parse_sampling
+from vtk_cli.data.video.sets import VideoSet
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.engine.workers import worker_count
@@ -25,9 +25,10 @@ from vtk_cli.files import atomic_path, make_folder, require_folder, write_json
 from vtk_cli.video_pretrain.command import PredictOptions
 from vtk_cli.video_pretrain.data_options import MOVING_DIGITS
 from vtk_cli.video_pretrain.eval_options import EvalOptions
+from vtk_cli.video_pretrain.further_training import further_training
 from vtk_cli.video_pretrain.job import train_video
 from vtk_cli.video_pretrain.looking import Found, Looker
-from vtk_cli.video_pretrain.options import VideoOptions
+from vtk_cli.video_pretrain.named_videos import common_classes, named_videos
 from vtk_cli.video_pretrain.protocols import Bank, answers_of, by_neighbours, by_probe, retrieval
 from vtk_cli.video_pretrain.report import Story, percent, write_story
 from vtk_cli.video_pretrain.samples import TestViews
@@ -53,6 +54,14 @@ class Evaluating:
     looker: Looker
     views: TestViews
     console: Console
+    classes: tuple[str, ...]
+    in_memory: bool
+
+    def keep_in_memory(self, protocol: str) -> None:
+        """Decode everything that the protocol looks at once, where the options ask for it."""
+        if self.in_memory:
+            for source in (self.test_source,) if protocol == "test" else (self.train_source, self.test_source):
+                source.keep_all(self.console)
 
     def at_tests(self, change: Any = None, *, each: bool = False) -> Found:
         """What is found of the test videos."""
@@ -79,11 +88,16 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     check_backend(options.backend)
     saved = open_network(options.model)
     protocol = options.protocol or ("test" if saved.head else "knn")
-    if protocol == "finetune" or (protocol == "linear" and options.probe == "sgd"):
-        return train_video(trained_options(options, saved, protocol), console)
+    if options.trains(protocol):
+        return train_video(further_training(options, saved, protocol), console)
     if options.out is not None:
         require_folder(options.out)
-    work = _opened(options, saved, console)
+        if RunConfig.read(options.out) is not None:
+            raise UserError("holds a run, whose page would be lost", f"--out {options.out}", "choose another folder")
+    work = _opened(options, saved, protocol, console)
+    if options.dry_run:
+        return show_plan(work, protocol)
+    work.keep_in_memory(protocol)
     found = work.at_tests(each=options.export is not None)
     _allow_missing(options, work, found)
     answers, extra = _answered(work, protocol, found)
@@ -93,7 +107,7 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     title = f"{saved.config.name} on {work.test.name}, {protocol}"
     by = {"test": "classes", "knn": f"{options.knn_k} nearest neighbours", "linear": "linear probe"}.get(protocol, "")
     told = {name: percent(value) if isinstance(value, float) else str(value) for name, value in extra.items()}
-    story = Story(options.out or Path(), title, answers, by, work.train.classes, extra=told, notes=saved.notes)
+    story = Story(options.out or Path(), title, answers, by, work.classes, extra=told, notes=saved.notes)
     summary: dict[str, Any] = {"protocol": protocol, "model": str(saved.path), "data": work.test.name}
     summary |= {} if answers is None else {"n": answers.n, **answers.scalars()}
     summary |= {**extra, "missing": len(found.missing)}
@@ -124,8 +138,9 @@ def predict_videos(options: PredictOptions, console: Console) -> ExitCode:
         require_folder(options.out)
     videos = tuple(VideoFile(file, None, str(file)) for file in files)
     source = ClipSource(videos, VideoDecoder(options.backend, options.decode_timeout))
-    found = _looker(saved, options).look(
-        source, views_of(saved, options, options), console, each=options.features, title="looking at videos"
+    views = views_of(saved, options, options.sampling, options.short)
+    found = _looker(saved, options, worker_count(options.workers)).look(
+        source, views, console, each=options.features, title="looking at videos"
     )
     rows, entries = _named(options, saved, videos, found)
     for index, why in found.missing.items():
@@ -142,42 +157,6 @@ def predict_videos(options: PredictOptions, console: Console) -> ExitCode:
     return ExitCode.DONE
 
 
-def trained_options(options: EvalOptions, saved: SavedNetwork, protocol: str) -> VideoOptions:
-    """The training that a protocol is: fine-tuning, or a probe by SGD."""
-    is_probe = protocol == "linear"
-    config, run = saved.config, _run_options(saved)
-    recipe = "digits-supervised" if _data_of(options, run) == MOVING_DIGITS else "supervised"
-    same = ("epochs", "optimizer", "lr", "lr_base_size", "weight_decay", "schedule", "milestones", "warmup", "dropout",
-            "hflip", "jitter", "jitter_hue", "gray_prob", "format", "root", "backend", "decode_timeout", "short",
-            "in_memory", "workers", "batch_size", "test_clips", "test_crops", "test_scale", "views_offset", "ensemble",
-            "allow_missing", "precision", "compile", "checkpoint_seconds", "seed", "device", "out",
-            "dry_run")  # fmt: skip
-    crop = {name: run[name] for name in _CROPS if name in run}
-    return VideoOptions(
-        **{
-            **VideoOptions.recipes[recipe],
-            **crop,
-            **{name: getattr(options, name) for name in same},
-            "recipe": recipe,
-            "data": _data_of(options, run),
-            "val": options.val or run.get("val"),
-            "objective": "supervised",
-            "model": config.name,
-            "model_arg": tuple(f"{name}={value}" for name, value in config.model_args.items()),
-            "weights": str(saved.path),
-            "sampling": options.sampling or config.sampling,
-            "img_size": config.side,
-            "mean": config.mean,
-            "std": config.std,
-            "time": "none",
-            "freqaug": "none",
-            "amsgrad": False,
-            "freeze": is_probe,
-            "probe_bn": options.probe_bn,
-        }
-    )
-
-
 def export_features(path: Path, source: ClipSource, found: Found) -> None:
     """Write `feat` (m, D), `path`, `start` and `end` (m,) of every view.
 
@@ -192,36 +171,25 @@ def export_features(path: Path, source: ClipSource, found: Found) -> None:
         np.savez(stream, feat=found.clips["feat"], path=paths, start=seconds[:, 0], end=seconds[:, 1])
 
 
-def views_of(saved: SavedNetwork, options: TestViewOptions, lists: Any) -> TestViews:
+def views_of(saved: SavedNetwork, options: TestViewOptions, sampling: str | None, short: Short) -> TestViews:
     """How a network looks at videos in a test."""
     config = saved.config
     return TestViews(
-        parse_sampling(lists.sampling or config.sampling),
+        parse_sampling(sampling or config.sampling),
         options.test_clips,
         int(options.test_crops),
         options.test_scale or config.scale,
         config.side,
         options.views_offset,
-        lists.short,
+        short,
         config.mean,
         config.std,
     )
 
 
-_CROPS = (
-    *("crop", "short_side_min", "short_side_max", "crop_area_min", "crop_area_max", "crop_aspect"),
-    *("jitter_prob", "blur_prob", "blur_min", "blur_max"),
-)
-"""What a further training of a network has of its own training's views."""
-
-
 def _answered(work: Evaluating, protocol: str, found: Found) -> tuple[Answers | None, dict[str, Any]]:
     """The answers of a protocol, and what else it says."""
     options, labels = work.options, work.test.labels
-    if not work.test.labelled:
-        raise UserError(
-            "the test videos have no labels", work.test.name, "label them; vtk video-pretrain predict does without"
-        )
     if protocol == "retrieval":
         recalls = retrieval(found, labels, work.bank())
         return None, {f"R@{k}": value for k, value in recalls.items()}
@@ -238,8 +206,6 @@ def _answered(work: Evaluating, protocol: str, found: Found) -> tuple[Answers | 
 def _judge(work: Evaluating, protocol: str) -> Judge:
     options = work.options
     if protocol == "test":
-        if not work.saved.head:
-            raise UserError("the network has no classes", str(work.saved.path), "give --protocol linear, knn ...")
         return _scores
     bank = work.bank()
     if protocol == "knn":
@@ -254,51 +220,57 @@ def _scores(found: Found) -> NDArray[Any]:
     return found.scores
 
 
-def _opened(options: EvalOptions, saved: SavedNetwork, console: Console) -> Evaluating:
-    run = _run_options(saved)
-    data = _data_of(options, run)
-    train, test = open_videos(
-        data,
-        options.val or (run.get("val") if options.data is None else None),
-        list_format=None if options.format == "auto" else options.format,
-        root=options.root,
-        console=console,
-    )
+def _opened(options: EvalOptions, saved: SavedNetwork, protocol: str, console: Console) -> Evaluating:
+    """The videos and the network; of a list without test videos the classes are tested on all of it."""
+    named = named_videos(options, saved)
+    train, test = named.opened(console)
+    if test is None and protocol == "test":
+        test = train
     if test is None:
-        raise UserError("has no test videos of its own", str(data), "name some with --val")
-    if saved.head and options.protocol in {None, "test"} and len(saved.classes) != len(train.classes):
-        what = f"knows {len(saved.classes)} classes, the videos have {len(train.classes)}"
-        raise UserError(what, str(saved.path), "fine-tune it: --protocol finetune")
-    sources = [ClipSource(one.videos, VideoDecoder(options.backend, options.decode_timeout)) for one in (train, test)]
-    in_memory = data == MOVING_DIGITS if options.in_memory is None else options.in_memory
-    if in_memory:
-        for source in sources:
-            source.keep_all(console)
-    looker = replace(_looker(saved, options), workers=0) if in_memory else _looker(saved, options)
+        raise UserError("has no test videos of its own", named.data, "name some with --val")
+    if not test.labelled:
+        raise UserError(
+            "the test videos have no labels", test.name, "label them; vtk video-pretrain predict does without"
+        )
+    if protocol == "test" and not saved.head:
+        raise UserError("the network has no classes", str(saved.path), "give --protocol linear, knn ...")
+    classes = common_classes(saved, train.classes) if protocol == "test" else train.classes
+    train_source, test_source = (
+        ClipSource(one.videos, VideoDecoder(options.backend, options.decode_timeout)) for one in (train, test)
+    )
+    in_memory = named.data == MOVING_DIGITS if options.in_memory is None else options.in_memory
+    looker = _looker(saved, options, 0 if in_memory and options.workers is None else worker_count(options.workers))
+    if options.compile:
+        saved.backbone.compile()
+    views = views_of(saved, options, options.sampling, options.short)
     return Evaluating(
-        options, saved, train, test, sources[0], sources[1], looker, views_of(saved, options, options), console
+        options, saved, train, test, train_source, test_source, looker, views, console, classes, in_memory
     )
 
 
-def _looker(saved: SavedNetwork, options: Any) -> Looker:
+def show_plan(work: Evaluating, protocol: str) -> ExitCode:
+    """Show what would be done; nothing is decoded or written."""
+    looks = work.views
+    summary: dict[str, Any] = {
+        "network": work.saved.config.name,
+        "weights": str(work.saved.path),
+        "protocol": protocol,
+        "training videos": 0 if protocol == "test" else len(work.train.videos),
+        "test videos": len(work.test.videos),
+        "classes": len(work.classes),
+        "views of a video": looks.clips * looks.crops,
+        "written to": None if work.options.out is None else str(work.options.out),
+    }
+    work.console.table("Plan", ("", "value"), [(name, str(value or "-")) for name, value in summary.items()])
+    work.console.emit(summary)
+    return ExitCode.DONE
+
+
+def _looker(saved: SavedNetwork, options: EvalOptions | PredictOptions, workers: int) -> Looker:
     device, head = resolve_device(options.device), saved.class_layer()
     backbone = saved.backbone.to(device).eval()
     head = None if head is None else head.to(device)
-    return Looker(backbone, head, device, options.precision, worker_count(options.workers), options.ensemble)
-
-
-def _run_options(saved: SavedNetwork) -> Mapping[str, Any]:
-    """The options of the run that a network is from, by their fields; empty where it lies in none."""
-    config = RunConfig.read(saved.path.parent)
-    return {} if config is None else {name.replace("-", "_"): value for name, value in config.options.items()}
-
-
-def _data_of(options: EvalOptions, run: Mapping[str, Any]) -> str:
-    if options.data is not None:
-        return options.data
-    if "data" in run:
-        return str(run["data"])
-    raise UserError("no videos are named", "DATA", f"name a list, a folder or {MOVING_DIGITS}")
+    return Looker(backbone, head, device, options.precision, workers, options.ensemble)
 
 
 def _allow_missing(options: EvalOptions, work: Evaluating, found: Found) -> None:

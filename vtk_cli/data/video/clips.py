@@ -28,8 +28,8 @@ TOLERATED = 0.02
 """The largest share of an epoch's videos that may be broken."""
 _TRIES = 10
 """So many other videos are tried in place of a broken one."""
-_LEAST = 5
-"""Fewer broken videos are never too many."""
+_LEAST, _LEAST_SHARE = 5, 0.1
+"""So many broken videos are not too many yet, where they are no larger share: 2 % of a short list is not even one."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,8 @@ class CountedBatches:
             for fault in (fault for sample in faults for fault in sample):
                 self.faults.setdefault(fault.index, fault.reason)
                 broken.add(fault.index)
-            most = max(_LEAST, self._tolerated * len(self._source))
-            if len(broken) > most:
+            count = len(self._source)
+            if len(broken) > max(self._tolerated * count, min(_LEAST, _LEAST_SHARE * count)):
                 what = f"more than {100 * self._tolerated:g} % of the videos are broken: {self.told()}"
                 raise UserError(what, fix="see all with vtk data check, and mend the list")
             yield tuple(parts)
