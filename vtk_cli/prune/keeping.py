@@ -1,6 +1,7 @@
-"""How much is kept, in exact arithmetic: the fraction that a user writes and the number of weights that it promises.
+"""The choices of a search by name, and how much is kept: the fraction that a user writes, the number it promises.
 
-Floats round the wrong way at the edges: of ten weights, `int((1 - 0.9) * 10)` prunes none. Here 0.9 is nine tenths.
+The number is exact. Floats round the wrong way at the edges: of ten weights, `int((1 - 0.9) * 10)` prunes none. Here
+0.9 is nine tenths.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ Structure = Literal["none", "2:4"]
 """`2:4`: two of every four consecutive weights that one output sums over."""
 WeightInit = Literal["signed-constant", "kaiming-normal", "normal", "gaussian10"]
 ScoreInit = Literal["uniform", "kaiming", "positive"]
+MomentAverage = Literal["ama", "ema", "none"]
+FeatureNorm = Literal["layer", "none"]
+ExtractorMode = Literal["eval", "train"]
 
 
 def parse_keep(value: str | float | Fraction, where: str = "--keep") -> Fraction:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vtk_cli.errors import UserError
 from vtk_cli.prune.keeping import Scope, Structure
-from vtk_cli.prune.masked_layers import (
+from vtk_cli.prune.layers import (
     Masked,
     MaskedConv2d,
     MaskedConvTranspose2d,

@@ -93,14 +93,15 @@ class MaskedConv2d(Masked, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name of the plain layer's argument)
         """(B, C, H, W) -> (B, C', H', W')."""
-        return self._conv_forward(input, self.effective_weight(), self.bias)
+        output: Tensor = self._conv_forward(input, self.effective_weight(), self.bias)
+        return output
 
 
 class MaskedConvTranspose2d(Masked, nn.ConvTranspose2d):
     """A transposed convolution with a part of its weights; made from a plain one, whose parameters it takes over."""
 
     def __init__(self, layer: nn.ConvTranspose2d) -> None:
-        super().__init__(**_convolution(layer), output_padding=layer.output_padding)
+        super().__init__(**_convolution(layer))
         self.adopt(layer)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
@@ -144,7 +145,7 @@ def plain_layer(layer: Masked) -> nn.Module:
     if isinstance(layer, MaskedConv2d):
         plain = nn.Conv2d(**_convolution(layer))
     elif isinstance(layer, MaskedConvTranspose2d):
-        plain = nn.ConvTranspose2d(**_convolution(layer), output_padding=layer.output_padding)
+        plain = nn.ConvTranspose2d(**_convolution(layer))
     else:
         linear = cast("MaskedLinear", layer)
         plain = nn.Linear(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
@@ -155,5 +156,7 @@ def plain_layer(layer: Masked) -> nn.Module:
 
 def _convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
     """What a convolution of the same form is made from, without memory for its weights."""
-    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"]
+    if isinstance(layer, nn.ConvTranspose2d):
+        names.append("output_padding")
     return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None, "device": "meta"}
