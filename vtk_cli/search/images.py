@@ -238,7 +238,7 @@ def scoring_tensors(
 
 def calibration_tensors(
     images: SearchImages, *, device: torch.device, limit: int, console: Console
-) -> tuple[Seen, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Images of the half for weights, augmented as in training: what batch normalisation is calibrated on.
 
     The same images in the same order for every architecture.
@@ -250,7 +250,7 @@ def calibration_tensors(
         console: told of files that cannot be read.
 
     Returns:
-        As `scoring_tensors`.
+        Images float32 (N, 3, S, S) or (N, 1, S, S) and labels (N,) int64, on the device.
 
     Raises:
         UserError: too many images cannot be read.
@@ -314,10 +314,11 @@ class FromFiles:
 
 def _read(source: ImageSource, transform: Transform, index: int) -> Tensor:
     try:
-        image: Tensor = pil_to_tensor(transform(without_points(source.read(index))).image)
-        return image
+        image = source.read(index)
     except BrokenImage as error:
         raise UserError(error.what, error.where, "replace it, or leave it out with --split-file") from error
+    found: Tensor = pil_to_tensor(transform(without_points(image)).image)
+    return found
 
 
 def _shown(images: Tensor, pixels: Pixels) -> Seen:

@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import nn
 
 from vtk_cli.models.best_weights import BestWeights
+from vtk_cli.models.trained_weights import save_trained
 from vtk_cli.train.classifier import Classifier
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.preparation import Training
-from vtk_cli.train.trained import save_trained
 
 
 def best_weights(options: TrainOptions, training: Training, path: Path) -> BestWeights:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import save_file
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from torch import Tensor
 
 from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.engine.run_weights import Which, newest_run, weights_of_run
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path
 from vtk_cli.models.names import file_metadata
-from vtk_cli.models.preprocessing import PixelConfig
-from vtk_cli.models.zoo import Network, create_network, network_metadata
+from vtk_cli.models.trained_weights import CLASSES, MULTI_LABEL
+from vtk_cli.models.zoo import Network, create_network
 
 RUNS = Path("runs/train")
-_CLASSES, _MULTI_LABEL = "class_names", "multi_label"
 
 
 @dataclass(frozen=True)
@@ -41,42 +35,6 @@ class Trained:
     descriptions: tuple[str, ...]
     multi_label: bool
     run: RunConfig | None
-
-
-def save_trained(
-    path: Path,
-    state: Mapping[str, Tensor],
-    *,
-    architecture: str,
-    config: PixelConfig,
-    model_args: Mapping[str, Any],
-    class_names: tuple[str, ...],
-    multi_label: bool,
-    note: Mapping[str, str],
-) -> None:
-    """Write weights that `open_trained` and plain timm can read.
-
-    Args:
-        path: `.safetensors`.
-        state: the state dict of the timm network.
-        architecture: its timm name.
-        config: its preprocessing.
-        model_args: what its constructor was given besides the number of classes; JSON values.
-        class_names: by label.
-        multi_label: whether an image may have many labels.
-        note: what else the file says of itself.
-
-    Raises:
-        JobError: the disk is full.
-    """
-    metadata = {
-        **network_metadata(architecture, config, model_args),
-        _CLASSES: json.dumps(class_names),
-        _MULTI_LABEL: json.dumps(multi_label),
-        **note,
-    }
-    with atomic_path(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
 
 
 def open_trained(spec: str, which: Which = "last") -> Trained:
@@ -100,9 +58,9 @@ def open_trained(spec: str, which: Which = "last") -> Trained:
 
 def _described(network: Network, run: RunConfig | None) -> Trained:
     metadata = file_metadata(network.name.path) if network.name.path is not None else {}
-    if _CLASSES in metadata:
-        names = _read_names(metadata[_CLASSES], network)
-        return Trained(network, names, names, metadata.get(_MULTI_LABEL) == "true", run)
+    if CLASSES in metadata:
+        names = _read_names(metadata[CLASSES], network)
+        return Trained(network, names, names, metadata.get(MULTI_LABEL) == "true", run)
     subset = infer_imagenet_subset(network.module)
     if subset is None:
         names = tuple(str(index) for index in range(network.num_classes))
