@@ -98,8 +98,7 @@ class Pictures:
         mode = "RGB" if self.channels == 3 else "L"
 
         def square(number: int) -> Tensor:
-            made: NDArray[np.uint8] = np.array(transform(self.reader.image(number).convert(mode)))
-            return torch.from_numpy(made)
+            return torch.as_tensor(transform(self.reader.image(number).convert(mode)))
 
         parts = [self.numbers[start : start + size].tolist() for start in range(0, len(self), size)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:

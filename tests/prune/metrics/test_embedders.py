@@ -89,9 +89,7 @@ def test_inception_takes_what_the_two_published_tools_give_it(monkeypatch: pytes
     monkeypatch.setattr(embedders, "load_inception", lambda path: InceptionV3().eval())
     black_and_white = torch.tensor([0.0, 128.0, 255.0]).view(1, 1, 1, 3)
     clean, legacy = (
-        open_embedder(
-            "inception", image_side=64, inception=tmp_path / "w", resize=resize, device=CPU, console=QUIET
-        )
+        open_embedder("inception", image_side=64, inception=tmp_path / "w", resize=resize, device=CPU, console=QUIET)
         for resize in ("clean", "legacy")
     )
     assert (clean.distance, clean.kernel_distance, clean.side, clean.dimension) == ("FID", "KID", 299, 2048)

@@ -131,7 +131,9 @@ def test_the_numbers_say_what_they_were_measured_with() -> None:
     found = quality(real, fake, embedder, QUIET)
     expected = frechet_distance(gaussian_of(images(200).flatten(1) / 255), fake.gaussian)
     assert found.frechet == pytest.approx(expected, rel=1e-6)
-    assert found.described().startswith(f"FD(pixels) {expected:.4g} (clean, weights abababababababab, 120 fake, 200 real")
+    assert found.described().startswith(
+        f"FD(pixels) {expected:.4g} (clean, weights abababababababab, 120 fake, 200 real"
+    )
     saved = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert saved["FD(pixels)"] == found.frechet
     assert "FID" not in saved
@@ -166,7 +168,7 @@ def test_too_few_images_are_refused_with_the_number_that_is_needed() -> None:
     few = summarised([images(3)], 3, embedder, name="three", console=QUIET)
     with pytest.raises(UserError, match="3 generated images are too few for the statistics; at least 4 are needed"):
         quality(real, few, embedder, QUIET, k=3)
-    with pytest.raises(UserError, match="2 real images .* at least 6 are needed, and 10,000 for FID"):
+    with pytest.raises(UserError, match=r"2 real images .* at least 6 are needed, and 10,000 for FID"):
         check_counts(2, 100, "inception", k=5)
     check_counts(6, 6, "inception", k=5)
 
