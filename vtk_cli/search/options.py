@@ -13,9 +13,10 @@ from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, fraction, option
 from vtk_cli.search.evolution import EvolutionSettings
 from vtk_cli.search.image_options import ImageOptions
+from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.recipes import RECIPES
 from vtk_cli.search.samplers import Bin
-from vtk_cli.search.scores.combination import Combination, combination
+from vtk_cli.search.scores.combination import combination
 from vtk_cli.search.scores.settings import ScoreSettings
 from vtk_cli.search.spaces.catalog import SPACES, space_named
 from vtk_cli.search.spaces.cost import Limits
@@ -180,9 +181,11 @@ class ScoreOptions(RunOptions):
         )
 
     @property
-    def combination(self) -> Combination:
-        """The score, of what is measured."""
-        return combination(self.score, self.settings, gamma=self.gamma, combine=self.combine)
+    def judgement(self) -> Judgement:
+        """The score, and how it is measured."""
+        settings = self.settings
+        score = combination(self.score, settings, gamma=self.gamma, combine=self.combine)
+        return Judgement(self.score, score, settings, self.val_images)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class SearchOptions(SupernetOptions, ScoreOptions, LimitOptions, EvolutionOption
     def check(self) -> None:
         """Options that contradict one another."""
         super().check()
-        _ = self.combination, self.evolution(official=False, genes=2)
+        _ = self.judgement, self.evolution(official=False, genes=2)
         self.check_shard()
 
 
@@ -87,7 +87,7 @@ class ScoreVerbOptions(_OnSupernet, ScoreOptions, StoreOptions):
 
     def check(self) -> None:
         """Options that contradict one another."""
-        _ = self.combination, self.shard_numbers
+        _ = self.judgement, self.shard_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class EvolveOptions(_OnSupernet, ScoreOptions, LimitOptions, EvolutionOptions, S
 
     def check(self) -> None:
         """Options that contradict one another."""
-        _ = self.combination, self.evolution(official=False, genes=2)
+        _ = self.judgement, self.evolution(official=False, genes=2)
         self.check_shard()
 
 
@@ -134,7 +134,7 @@ class RankOptions(_OnSupernet, ScoreOptions, StoreOptions):
 
     def check(self) -> None:
         """Options that contradict one another."""
-        _ = self.combination, self.shard_numbers
+        _ = self.judgement, self.shard_numbers
 
 
 @dataclass(frozen=True, kw_only=True)

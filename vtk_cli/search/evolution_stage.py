@@ -1,0 +1,134 @@
+"""The search itself: generations of architectures, measured and ranked, until the last; interrupted, it goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vtk_cli.console import Console
+from vtk_cli.engine.results import ResultStore
+from vtk_cli.engine.signals import stop_requests
+from vtk_cli.errors import UserError
+from vtk_cli.files import write_json
+from vtk_cli.search.candidates import Candidates
+from vtk_cli.search.evolution import Admits, Evolution, EvolutionSettings, within
+from vtk_cli.search.judgement import Judgement
+from vtk_cli.search.latency import Latency
+from vtk_cli.search.options import LimitOptions
+from vtk_cli.search.scores.combination import Combination
+from vtk_cli.search.spaces.cost import Cost
+from vtk_cli.search.spaces.genes import Genes
+from vtk_cli.search.spaces.space import SUPERNET, Shape, Space
+
+STATE = "evolution.json"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What architectures may cost, as networks of one shape.
+
+    Args:
+        options: the limits.
+        space: whose architectures.
+        shape: of the networks that are limited.
+        latency: measures how long they take, where that is limited.
+    """
+
+    options: LimitOptions
+    space: Space
+    shape: Shape
+    latency: Latency
+
+    def admits(self) -> Admits:
+        """Whether an architecture is within the limits.
+
+        Raises:
+            UserError: no architecture is.
+        """
+        limits, most = self.options.limits, self.options.max_latency
+        limits.check(self.space.cost_range(self.shape))
+        cheap = within(limits, self.space.table(self.shape))
+        if most is None:
+            return cheap
+        return lambda genes: cheap(genes) and self.latency.milliseconds(genes) <= most
+
+    def cost(self, genes: Genes) -> Cost:
+        """Of the network of an architecture."""
+        return self.space.cost(genes, self.shape)
+
+
+def budget_of(options: LimitOptions, space: Space, supernet: Shape, device: torch.device, store: ResultStore) -> Budget:
+    """The limits, for networks of the form that the options name.
+
+    Args:
+        options: the limits.
+        space: whose architectures.
+        supernet: the shape of the supernet, whose images and classes the networks have.
+        device: where latencies are measured.
+        store: where they are kept.
+
+    Raises:
+        UserError: the space has no such form.
+    """
+    form = options.limit_form or space.alone
+    if form == SUPERNET:
+        raise UserError("is no network that is trained by itself", f"--limit-form {form}", "name another form")
+    same_images = space.forms[form].resolution == space.forms[SUPERNET].resolution
+    shape = space.shape(form, supernet.classes, resolution=supernet.resolution if same_images else None)
+    return Budget(options, space, shape, Latency(space, shape, device, store))
+
+
+def evolve(
+    candidates: Candidates,
+    settings: EvolutionSettings,
+    judgement: Judgement,
+    budget: Budget,
+    *,
+    folder: Path | None,
+    console: Console,
+) -> Evolution:
+    """Search to the last generation, or go on with a search that was interrupted.
+
+    Args:
+        candidates: measures.
+        settings: of the search.
+        judgement: what they are judged by.
+        budget: which architectures are allowed.
+        folder: of the run, for the state; None keeps none: everything is found again in the store.
+        console: shows the progress.
+
+    Raises:
+        UserError: no architecture is within the limits; the search that was begun is another.
+        Preempted, KeyboardInterrupt: a signal came; scores and generations are kept.
+    """
+    evolution = _begun(folder, budget, settings, judgement.combination)
+    left = settings.population * (settings.generations - evolution.generation)
+    with stop_requests() as stop, console.progress("architectures", left) as progress:
+        while asked := evolution.ask():
+            status = _status(evolution)
+            found = candidates.measured(asked, judgement.needs, stop, lambda: progress.advance(1, status))  # noqa: B023 - called at once
+            metrics = (judgement.metrics(one) for one in found)
+            evolution.tell(dict(zip(asked, metrics, strict=True)))
+            if folder is not None:
+                write_json(folder / STATE, evolution.state())
+    if evolution.exhausted:
+        console.note(f"the search ended after {evolution.generation} generations: nothing new is within the limits")
+    return evolution
+
+
+def _begun(folder: Path | None, budget: Budget, settings: EvolutionSettings, score: Combination) -> Evolution:
+    try:
+        state = None if folder is None else json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        state = None
+    if state is None:
+        return Evolution(budget.space, settings, score, budget.admits())
+    return Evolution.from_state(budget.space, settings, score, budget.admits(), state)
+
+
+def _status(evolution: Evolution) -> str:
+    best = evolution.history[-1].score if evolution.history else None
+    return f"generation {evolution.generation + 1}" + ("" if best is None else f", best {best:.6g}")

@@ -1,0 +1,55 @@
+"""How long the network of an architecture takes for an image, on the device it is searched for."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import torch
+
+from vtk_cli.engine.devices import describe_device
+from vtk_cli.engine.results import ResultStore
+from vtk_cli.files import content_key
+from vtk_cli.search.spaces.genes import Genes
+from vtk_cli.search.spaces.space import Shape, Space
+
+_WARM_UP, _TIMED = 5, 25
+
+
+class Latency:
+    """Measures latencies once and keeps them: a search that is repeated then decides as it did before.
+
+    Args:
+        space: whose architectures.
+        shape: of the networks.
+        device: where they run.
+        store: where measurements are kept.
+    """
+
+    def __init__(self, space: Space, shape: Shape, device: torch.device, store: ResultStore) -> None:
+        self._space, self._shape, self._device, self._store = space, shape, device, store
+        self._where = {"device": describe_device(device), "threads": torch.get_num_threads(), "shape": repr(shape)}
+
+    def milliseconds(self, genes: Genes) -> float:
+        """The median of 25 forward passes of one image in fp32, after 5 that do not count."""
+        key = content_key({"latency": list(genes), **self._where})
+        found = self._store.get(key)
+        if found is None:
+            found = {"milliseconds": self._measured(genes)}
+            self._store.put(key, found)
+        return float(found["milliseconds"])
+
+    @torch.inference_mode()
+    def _measured(self, genes: Genes) -> float:
+        with torch.random.fork_rng(devices=[]):
+            network = self._space.network(genes, self._shape).to(self._device).eval()
+        side = self._shape.resolution
+        image = torch.zeros(1, self._space.input_channels, side, side, device=self._device)
+        times = []
+        for _ in range(_WARM_UP + _TIMED):
+            begun = time.perf_counter()
+            network(image)
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            times.append(time.perf_counter() - begun)
+        return 1000 * median(times[_WARM_UP:])
