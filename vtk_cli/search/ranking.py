@@ -25,6 +25,9 @@ TOP_FRACTION = 0.1
 DRAWS = 1000
 CONFIDENCE = 0.95
 
+_ALL_PAIRS = 128
+"""Architectures up to which comparing all pairs is faster than sorting."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -69,9 +72,13 @@ def kendall_tau(scores: Floats, truth: Floats) -> float | None:
 
     Source: M. Kendall, "The treatment of ties in ranking problems", Biometrika 33, 1945.
     """
-    # Ranks, since differences of infinities are no numbers. How likely chance is to do as well is not asked for.
-    tau = float(kendalltau(rankdata(scores), rankdata(truth), method="asymptotic").statistic)
-    return None if math.isnan(tau) else tau
+    first, second = rankdata(scores), rankdata(truth)  # differences of infinities would be no numbers
+    if len(first) > _ALL_PAIRS:
+        tau = float(kendalltau(first, second, method="asymptotic").statistic)
+        return None if math.isnan(tau) else tau
+    first, second = np.sign(first[:, None] - first), np.sign(second[:, None] - second)
+    untied = float(np.count_nonzero(first)) * float(np.count_nonzero(second))
+    return float(np.vdot(first, second)) / math.sqrt(untied) if untied else None
 
 
 def spearman_rho(scores: Floats, truth: Floats) -> float | None:

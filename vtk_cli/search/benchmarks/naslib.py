@@ -1,7 +1,7 @@
 """NASLib's extracts of NAS-Bench-201, `nb201_cifar10_full_training.pickle` and its like: means over seeds.
 
-{architecture: {dataset: {train_acc1es, eval_acc1es, train_losses, eval_losses, cost_info: {flops, params, ...}}}}, where
-the first four are lists over epochs and the costs are in millions. CIFAR-10 is there as `cifar10-valid`.
+{architecture: {dataset: {train_acc1es, eval_acc1es, train_losses, eval_losses, cost_info: {flops, params, ...}}}}; the
+first four are lists over epochs, the costs are in millions. CIFAR-10 is there as `cifar10-valid`.
 """
 
 from __future__ import annotations
