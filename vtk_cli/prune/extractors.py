@@ -176,7 +176,7 @@ def create_extractor(
     """Make the extractor that `spec` names.
 
     Args:
-        spec: `vgg19-bn`, `digits-features` (trained here, within seconds), or a timm name; `NAME=FILE` gives a weight file.
+        spec: `vgg19-bn`, `digits-features` (trained here, in seconds), or a timm name; `NAME=FILE` gives a weight file.
         image_size: of the images, in pixels.
         channels: of the images.
         mode: see `Extractor`.
@@ -203,14 +203,9 @@ def create_extractor(
         _VGG_NETWORK + spec.removeprefix(VGG) if name == VGG else spec, weights=weights, offline=offline
     )
     config, identity = network.config, {"weights": network.weights_sha256}
-    if name == VGG:
-        # Features of the images' own size: nothing but convolutions and pools comes before the last ReLU.
-        taps, before = vgg_taps(network.module), Preprocessing(config.mean, config.std)
-    else:
-        taps, before = (
-            _stage_taps(network.module, config, spec),
-            Preprocessing(config.mean, config.std, config.input_size),
-        )
+    # VGG sees images in their own size: nothing but convolutions and pools comes before its last ReLU.
+    before = Preprocessing(config.mean, config.std, None if name == VGG else config.input_size)
+    taps: nn.Module = vgg_taps(network.module) if name == VGG else _stage_taps(network.module, config, spec)
     return Extractor(name, taps, before, identity, mode=mode, layers=layers).to(device)
 
 

@@ -20,6 +20,7 @@ ScoreInit = Literal["uniform", "kaiming", "positive"]
 MomentAverage = Literal["ama", "ema", "none"]
 FeatureNorm = Literal["layer", "none"]
 ExtractorMode = Literal["eval", "train"]
+AlgorithmName = Literal["edge-popup", "gem-miner", "imp", "magnitude", "dense", "random", "sparse"]
 
 
 def parse_keep(value: str | float | Fraction, where: str = "--keep") -> Fraction:

@@ -90,7 +90,8 @@ def select(
         return {name: _two_of_four(layer, amounts[name]) for name, layer in layers.items()}
     if scope == "layer":
         return {name: top_k_mask(amounts[name], kept_of(amounts[name].numel(), keep)) for name in layers}
-    return _select_globally({name: amounts[name] for name in layers}, keep)
+    total = sum(amounts[name].numel() for name in layers)
+    return select_globally({name: amounts[name] for name in layers}, kept_of(total, keep, least=len(layers)))
 
 
 def require_two_of_four(layers: Mapping[str, nn.Module], keep: Fraction) -> None:
@@ -108,15 +109,23 @@ def require_two_of_four(layers: Mapping[str, nn.Module], keep: Fraction) -> None
             raise UserError(what, "--structure", "choose another --ngf or --nz, or --structure none")
 
 
-def _select_globally(amounts: Mapping[str, Tensor], keep: Fraction) -> dict[str, Tensor]:
+def select_globally(amounts: Mapping[str, Tensor], kept: int) -> dict[str, Tensor]:
+    """The masks of the `kept` largest amounts of all layers, the largest one of every layer among them.
+
+    Args:
+        amounts: by name.
+        kept: at least one a layer, at most all.
+    """
     sizes = [amount.numel() for amount in amounts.values()]
+    if kept < len(sizes):
+        raise ValueError(f"{kept} weights cannot be shared by {len(sizes)} layers")
     pool = torch.cat([amount.detach().reshape(-1) for amount in amounts.values()])
-    starts = torch.tensor([0, *sizes[:-1]]).cumsum(0).tolist()
-    for start, size in zip(starts, sizes, strict=True):
+    start = 0
+    for size in sizes:
         best = pool[start : start + size].argmax()  # the first of equal ones
         pool.index_fill_(0, best + start, torch.inf)
-    mask = top_k_mask(pool, kept_of(len(pool), keep, least=len(sizes)))
-    parts = mask.split(sizes)
+        start += size
+    parts = top_k_mask(pool, kept).split(sizes)
     return {name: part.view(amount.shape) for (name, amount), part in zip(amounts.items(), parts, strict=True)}
 
 
