@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,29 +13,12 @@ from vtk_cli import __version__
 from vtk_cli.errors import UserError
 from vtk_cli.models.weights import mismatch
 from vtk_cli.prune.generators import Generator, create_generator
-from vtk_cli.prune.keeping import kept_of
 from vtk_cli.prune.masking import Masked, MaskedNetwork, Selection, prunable
-from vtk_cli.prune.selection import two_of_four_mask
-from vtk_cli.prune.ticket import Layer, Origin, Ticket
+from vtk_cli.prune.ticket import Layer, Origin, Ticket, some
 from vtk_cli.prune.weights import WeightRule, effective_sha256, initialise_weights, weights_sha256
 
 _SAME_EVERYWHERE = "signed-constant"
-_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that `verify` looked at.
-
-    Args:
-        claim: what has to hold.
-        holds: whether it does.
-        found: what was found, for people.
-    """
-
-    claim: str
-    holds: bool
-    found: str
+_ANOTHER = "it is of another architecture, or of another version of vtk-cli"
 
 
 def seeded(rule: WeightRule, *, allow_framework_rng: bool = False) -> Origin:
@@ -104,7 +86,7 @@ def ticket_of(
         weights_sha256=effective_sha256(generator),
         kept_weights=kept if origin.source == "stored" else None,
         metrics=dict(metrics or {}),
-        made_with={"vtk-cli": __version__, "torch": str(torch.__version__), "numpy": _version_of("numpy")},
+        made_with={"vtk-cli": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
     )
 
 
@@ -166,57 +148,6 @@ def fill_weights(generator: Generator, ticket: Ticket, theta: Mapping[str, Tenso
         raise UserError(what, "--theta", "give the checkpoint that the ticket was found on")
 
 
-def verify(ticket: Ticket, theta: Mapping[str, Tensor] | None = None) -> tuple[Finding, ...]:
-    """Rebuild a ticket and hold it to all that it says of itself.
-
-    Args:
-        ticket: as `read_ticket` gave it, so that sums and counts in its file hold.
-        theta: as in `rebuild`.
-
-    Returns:
-        The findings; all of them hold for a ticket that is whole.
-    """
-    try:
-        network: Generator | None = rebuild(ticket, theta)
-        rebuilt = Finding("the weights are those it was written from", True, f"SHA-256 {ticket.weights_sha256}")
-    except UserError as error:
-        network, rebuilt = None, Finding("the weights are those it was written from", False, str(error))
-    wrong = [
-        f"{layer.name} keeps {int(ticket.masks[layer.name].sum())} for {layer.kept}"
-        for layer in ticket.layers
-        if int(ticket.masks[layer.name].sum()) != layer.kept
-    ]
-    counts = Finding(
-        "every mask keeps what the header says", not wrong, _first(wrong) or f"{len(ticket.layers)} layers"
-    )
-    bad = [name for name, tensor in ticket.rest.items() if not bool(tensor.isfinite().all())]
-    finite = Finding("the batch-norm statistics are finite", not bad, _first(bad) or f"{len(ticket.rest)} tensors")
-    return (rebuilt, counts, _promise(ticket, network), finite)
-
-
-def _promise(ticket: Ticket, network: Generator | None) -> Finding:
-    """Whether exactly the promised number of weights is kept."""
-    pool = ticket.pool
-    total, kept = sum(layer.n for layer in pool), sum(layer.kept for layer in pool)
-    found = f"{kept} of {total} weights kept"
-    if ticket.structure == "2:4":
-        claim = "two of every four weights are kept"
-        return Finding(claim, network is not None and all(_is_two_of_four(ticket, layer) for layer in pool), found)
-    if ticket.scope == "global":
-        promised = kept_of(total, ticket.keep, least=len(pool))
-        return Finding(f"{ticket.keep} of all weights: {promised}", kept == promised, found)
-    wrong = [f"{layer.name} keeps {layer.kept}" for layer in pool if layer.kept != kept_of(layer.n, ticket.keep)]
-    return Finding(f"{ticket.keep} of every layer's weights", not wrong, _first(wrong) or found)
-
-
-def _is_two_of_four(ticket: Ticket, layer: Layer) -> bool:
-    """By input, as `select` counts: of a mask itself the two largest of each four are those that are kept."""
-    module = prunable(_on_meta(ticket))[layer.name]
-    mask = ticket.masks[layer.name]
-    rows = (mask.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else mask).flatten(1)
-    return rows.shape[1] % 4 == 0 and torch.equal(two_of_four_mask(rows.float()), rows)
-
-
 def _empty(ticket: Ticket) -> Generator:
     """The ticket's generator with room for everything that `rebuild` fills in; the counters of batches are 0.
 
@@ -231,14 +162,14 @@ def _empty(ticket: Ticket) -> Generator:
         for name in {**ours, **theirs}
         if ours.get(name) != theirs.get(name)
     ]
-    if differs or list(ours) != list(theirs):
-        what = (
-            f"{len(differs)} layers are not those of {generator.name}: {_first(differs) or 'they are in another order'}"
-        )
-        raise UserError(what, "ticket", "it is of another architecture, or of another version of vtk-cli")
+    if differs:
+        what = f"{len(differs)} layers are not those of {generator.name}: {some(differs)}"
+        raise UserError(what, "ticket", _ANOTHER)
+    if list(ours) != list(theirs):
+        raise UserError(f"its layers are in another order than those of {generator.name}", "ticket", _ANOTHER)
     weights = {f"{name}.weight": torch.empty(shape, device="meta") for name, shape in ours.items()}
     if fault := mismatch(generator, {**ticket.rest, **weights}):
-        raise UserError(fault, "ticket", "it is of another architecture, or of another version of vtk-cli")
+        raise UserError(fault, "ticket", _ANOTHER)
     generator.to_empty(device="cpu")
     for buffer in generator.buffers():
         buffer.zero_()
@@ -246,7 +177,7 @@ def _empty(ticket: Ticket) -> Generator:
 
 
 def _on_meta(ticket: Ticket) -> Generator:
-    """The ticket's generator without any memory for its weights.
+    """The ticket's generator, without memory for its weights.
 
     Raises:
         UserError: there is no such generator.
@@ -255,8 +186,11 @@ def _on_meta(ticket: Ticket) -> Generator:
     kinds = {"name": str, "image_size": int, "channels": int, "nz": int, "ngf": int, "bias": bool}
     if {name: type(value) for name, value in arguments.items()} != kinds:
         raise UserError(f"describes no generator: {str(arguments)[:200]}", "ticket", "write the ticket anew")
-    with torch.device("meta"):
-        return create_generator(**arguments)
+    try:
+        with torch.device("meta"):
+            return create_generator(**arguments)
+    except (RuntimeError, OverflowError, TypeError) as error:  # sides whose product no tensor can have
+        raise UserError(f"describes no generator: {str(arguments)[:200]}", "ticket", "write the ticket anew") from error
 
 
 def _load_weights(layers: Mapping[str, nn.Module], theta: Mapping[str, Tensor]) -> None:
@@ -288,14 +222,3 @@ def _rest(generator: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in generator.state_dict().items():
         if name not in apart and tensor.is_floating_point():
             yield name, tensor
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-def _version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

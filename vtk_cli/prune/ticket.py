@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
@@ -13,6 +13,7 @@ from torch import Tensor
 from vtk_cli.prune.keeping import Scope, Structure
 
 Source = Literal["seed", "checkpoint", "stored"]
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,8 @@ class Ticket:
     def pool(self) -> tuple[Layer, ...]:
         """The layers that were pruned: all but the frozen ones."""
         return tuple(layer for layer in self.layers if not layer.frozen)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of the names, for an error."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
