@@ -13,53 +13,36 @@ uninterrupted one sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from vtk_cli.console import Console
-from vtk_cli.data.augmentation import Transform, train_transform
+from vtk_cli.data.augmentation import train_transform
 from vtk_cli.data.augmented import AugmentedImages, WatchedBatches
 from vtk_cli.data.classification import ImageSource, Splits, open_classification
 from vtk_cli.data.classification_named import ArrayReader
 from vtk_cli.data.digits import Split, load_digits_split, load_glyphs, upscale
 from vtk_cli.data.evaluation_batches import evaluation_transform
-from vtk_cli.data.images import BrokenImage
-from vtk_cli.data.pointed import without_points
 from vtk_cli.engine.batches import Batches, LoaderBatches, TensorBatches
 from vtk_cli.engine.distributed import World
-from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
-from vtk_cli.search.batch_augmentation import BatchAugmentation
 from vtk_cli.search.halves import Halves, read_halves, stratified_halves
 from vtk_cli.search.image_options import AugmentationName, ImageOptions
+from vtk_cli.search.network_batches import NetworkBatches
+from vtk_cli.search.seen_images import FromFiles, Seen, seen_images
 from vtk_cli.search.treatments import Pixels, crop_for, is_cropped, on_batches, pixels_for
 
 RESIDENT_BYTES = 2 * 2**30
 """Images that take no more than this are kept in memory."""
-FLOAT_BYTES = 512 * 2**20
-"""Images that take no more than this as numbers are kept so: made from bytes in every pass they cost time."""
-
-_AUGMENT, _SUBSET = 0x617567, 0x737562
+_SUBSET = 0x737562
 _CALIBRATION_EPOCH = 0
 
 Part = Literal["train", "valid", "whole"]
-
-
-class Seen(Protocol):
-    """Images as networks see them, by slices: a tensor, or what reads and converts what is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, which: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,53 +148,6 @@ def training_batches(
     )
 
 
-class NetworkBatches:
-    """Batches of bytes, made ready for networks on the device.
-
-    Args:
-        batches: `(indices, images, targets)`, images uint8 (B, 3, S, S).
-        pixels: what networks see.
-        augmentation: what is done to a batch.
-        world: this process, on whose device it is done.
-        seed: of the draws.
-    """
-
-    def __init__(
-        self, batches: Batches, pixels: Pixels, augmentation: BatchAugmentation, *, world: World, seed: int
-    ) -> None:
-        self._batches, self._pixels, self._augmentation = batches, pixels, augmentation
-        self._world, self._seed = world, seed
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """How many batches an epoch has."""
-        return self._batches.steps_per_epoch
-
-    @property
-    def broken(self) -> dict[int, str]:
-        """The reasons by index, of the files found broken so far in this process."""
-        return dict(getattr(self._batches, "broken", {}))
-
-    def epoch(self, epoch: int, start: int) -> Iterator[tuple[Any, ...]]:
-        """The batches of an epoch from number `start` on, each `(indices, images, targets)`."""
-        own = sample_seed(self._seed, self._world.rank, _AUGMENT)
-        for place, (indices, images, targets) in enumerate(self._batches.epoch(epoch, start), start):
-            generator = torch.Generator().manual_seed(sample_seed(own, epoch, place))
-            seen = self._ready(images.to(self._world.device, non_blocking=True), generator)
-            yield indices, seen, targets.to(self._world.device, non_blocking=True)
-
-    def _ready(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        done = self._augmentation
-        coloured = done.lit(done.moved(images, generator).float() / 255, generator)
-        return done.holed(self._pixels.seen(coloured), generator)
-
-    def close(self) -> None:
-        """End the worker processes, where there are any."""
-        close = getattr(self._batches, "close", None)
-        if close is not None:
-            close()
-
-
 def scoring_tensors(
     images: SearchImages, *, device: torch.device, limit: int | None, console: Console
 ) -> tuple[Seen, Tensor]:
@@ -233,7 +169,7 @@ def scoring_tensors(
     if len(source) * 3 * images.size**2 > RESIDENT_BYTES:
         return FromFiles(source, images.pixels, device, images.workers), source.targets.to(device)
     pixels, targets = _resident(images, source, console)
-    return _shown(pixels.to(device), images.pixels), targets.to(device)
+    return seen_images(pixels.to(device), images.pixels), targets.to(device)
 
 
 def calibration_tensors(
@@ -270,59 +206,6 @@ def calibration_tensors(
     finally:
         batches.close()
     return torch.cat([seen for seen, _ in made]), torch.cat([targets for _, targets in made])
-
-
-@dataclass(frozen=True, eq=False)
-class FromBytes:
-    """Images kept as bytes on the device, converted by slices."""
-
-    images: Tensor
-    pixels: Pixels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, which: slice) -> Tensor:
-        """Float32 images of a slice, on the device."""
-        return self.pixels.normalised(self.images[which])
-
-
-@dataclass(frozen=True, eq=False)
-class FromFiles:
-    """Images that are read anew for every slice, by threads."""
-
-    source: ImageSource
-    pixels: Pixels
-    device: torch.device
-    threads: int
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, which: slice) -> Tensor:
-        """Float32 images of a slice, on the device.
-
-        Raises:
-            UserError: an image cannot be read.
-        """
-        read = partial(_read, self.source, evaluation_transform(self.pixels.config))
-        numbers = range(len(self))[which]
-        with ThreadPoolExecutor(max(1, self.threads)) as pool:
-            found = torch.stack([*pool.map(read, numbers)])
-        return self.pixels.normalised(found.to(self.device, non_blocking=True))
-
-
-def _read(source: ImageSource, transform: Transform, index: int) -> Tensor:
-    try:
-        image = source.read(index)
-    except BrokenImage as error:
-        raise UserError(error.what, error.where, "replace it, or leave it out with --split-file") from error
-    found: Tensor = pil_to_tensor(transform(without_points(image)).image)
-    return found
-
-
-def _shown(images: Tensor, pixels: Pixels) -> Seen:
-    return pixels.normalised(images) if 4 * images.numel() <= FLOAT_BYTES else FromBytes(images, pixels)
 
 
 def _drawn(source: ImageSource, limit: int | None, seed: int) -> ImageSource:

@@ -1,0 +1,64 @@
+"""Batches of images as bytes, made ready for networks on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vtk_cli.engine.batches import Batches
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.seeds import sample_seed
+from vtk_cli.search.batch_augmentation import BatchAugmentation
+from vtk_cli.search.treatments import Pixels
+
+_AUGMENT = 0x617567
+
+
+class NetworkBatches:
+    """Batches of bytes, made ready for networks on the device.
+
+    Args:
+        batches: `(indices, images, targets)`, images uint8 (B, 3, S, S).
+        pixels: what networks see.
+        augmentation: what is done to a batch.
+        world: this process, on whose device it is done.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, batches: Batches, pixels: Pixels, augmentation: BatchAugmentation, *, world: World, seed: int
+    ) -> None:
+        self._batches, self._pixels, self._augmentation = batches, pixels, augmentation
+        self._world, self._seed = world, seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+        return self._batches.steps_per_epoch
+
+    @property
+    def broken(self) -> dict[int, str]:
+        """The reasons by index, of the files found broken so far in this process."""
+        return dict(getattr(self._batches, "broken", {}))
+
+    def epoch(self, epoch: int, start: int) -> Iterator[tuple[Any, ...]]:
+        """The batches of an epoch from number `start` on, each `(indices, images, targets)`."""
+        own = sample_seed(self._seed, self._world.rank, _AUGMENT)
+        for place, (indices, images, targets) in enumerate(self._batches.epoch(epoch, start), start):
+            generator = torch.Generator().manual_seed(sample_seed(own, epoch, place))
+            seen = self._ready(images.to(self._world.device, non_blocking=True), generator)
+            yield indices, seen, targets.to(self._world.device, non_blocking=True)
+
+    def _ready(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        done = self._augmentation
+        coloured = done.lit(done.moved(images, generator).float() / 255, generator)
+        return done.holed(self._pixels.seen(coloured), generator)
+
+    def close(self) -> None:
+        """End the worker processes, where there are any."""
+        close = getattr(self._batches, "close", None)
+        if close is not None:
+            close()
