@@ -189,10 +189,10 @@ def test_nothing_to_find_in_validation_is_no_number(folders: dict[str, Path], tr
 def test_weights_that_cannot_be_fetched_are_asked_for_by_their_option(
     folders: dict[str, Path], train: Any, monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
-    from vtk_cli.detect import preparation
+    from vtk_cli.detect import starting
 
-    fetch = preparation.backbone_file
-    monkeypatch.setattr(preparation, "backbone_file", lambda config, offline: fetch(config, offline=True))
+    fetch = starting.backbone_file
+    monkeypatch.setattr(starting, "backbone_file", lambda config, offline: fetch(config, offline=True))
     monkeypatch.setattr("vtk_cli.models.published.try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr("vtk_cli.models.published._url_cached", lambda *_: False)
     code, err = train(folders["yolo"], "--model", "vidt-tiny", "--weights", "imagenet")

@@ -215,6 +215,8 @@ class Stage(nn.Module):
 class RamSwin(nn.Module):
     """Swin with the Reconfigured Attention Module.
 
+    `map_widths` are the channels of its maps, `token_width` those of its DET tokens.
+
     Args:
         config: the Swin.
         queries: Q, the number of DET tokens.
@@ -237,6 +239,8 @@ class RamSwin(nn.Module):
         super().__init__()
         self.cross_stages = cross_stages
         self.recompute = recompute
+        self.map_widths: tuple[int, ...] = (*config.widths[1:], *([dim] if merge_last else []))
+        self.token_width = config.widths[-1]
         self.det_token = nn.Parameter(torch.empty(1, queries, config.width))
         self.det_pos_embed = nn.Parameter(torch.empty(1, queries, dim))
         self.patch_embed = PatchEmbedding(config.width)

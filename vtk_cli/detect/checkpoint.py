@@ -12,12 +12,20 @@ import torch
 from torch import Tensor
 
 from vtk_cli.detect.classes import coco_classes, is_of_classes, labels_of, select_labels
-from vtk_cli.detect.configurations import Classes, DetectorConfig, config_from_json, config_to_json
+from vtk_cli.detect.configurations import (
+    BackboneConfig,
+    Classes,
+    DetectorConfig,
+    FeatureBackboneConfig,
+    config_from_json,
+    config_to_json,
+)
 from vtk_cli.detect.network import NeckFreeViDT, ViDT, build_detector
 from vtk_cli.detect.official_keys import from_official, is_official, to_official
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
 from vtk_cli.models.described_weights import classes_from_text, classes_to_text, save_described, some_names
+from vtk_cli.models.feature_maps import require_nameable
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, mismatch, read_state_dict
 
@@ -121,6 +129,8 @@ def read_detector(path: Path) -> SavedDetector:
         classes = Classes(*classes_from_text(metadata[_CLASSES]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"describes no detector ({error})", str(path), "write the file anew") from error
+    if isinstance(config.backbone, FeatureBackboneConfig):
+        require_nameable(config.backbone.name, config.backbone.model_args, path)
     if len(classes.names) != config.classes:
         what = f"names {len(classes.names)} classes for a detector of {config.classes}"
         raise UserError(what, str(path), "write the file anew")
@@ -189,12 +199,20 @@ def _differences(wanted: DetectorConfig, have: DetectorConfig) -> list[str]:
     for field in fields(DetectorConfig):
         here, there = getattr(wanted, field.name), getattr(have, field.name)
         if field.name == "backbone":
-            shapes = [(each.width, each.depths, each.heads, each.window) for each in (here, there)]
-            if shapes[0] != shapes[1]:
+            if _size(here) != _size(there):
                 differs.append(f"backbone {there.name}, not {here.name}")
         elif field.name not in _FREE and here != there:
             differs.append(f"{field.name.replace('_', ' ')} {_plain(there)}, not {_plain(here)}")
     return differs
+
+
+def _size(backbone: BackboneConfig | FeatureBackboneConfig) -> tuple[Any, ...]:
+    """What of a backbone has to be the same."""
+    if isinstance(backbone, BackboneConfig):
+        return backbone.width, backbone.depths, backbone.heads, backbone.window
+    arguments = json.loads(backbone.model_args)
+    arguments.pop("drop_path_rate", None)
+    return backbone.name, arguments, backbone.mean, backbone.std
 
 
 def _plain(value: Any) -> str:

@@ -1,7 +1,8 @@
 """Every size of ViDT (arXiv 2110.03921, Table 1) and ViDT+ (arXiv 2204.07962) by name, and what a size consists of.
 
 `vidt-SIZE` is ViDT, `vidt-plus-SIZE` ViDT+, `vidt-neck-free-SIZE` the backbone with heads alone; SIZE is nano, tiny,
-small or base as published, or `micro`, which learns 128-pixel scenes on a CPU in minutes.
+small or base as published, or `micro`, which learns 128-pixel scenes on a CPU in minutes. In place of its Swin a
+detector with a neck may have any network with feature maps.
 """
 
 from __future__ import annotations
@@ -46,18 +47,36 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
+class FeatureBackboneConfig:
+    """A network of feature maps, which DET tokens pass by.
+
+    Args:
+        name: its architecture, as `models.names.parse_architecture` reads it.
+        model_args: what its constructor was given, a JSON object.
+        mean, std: of the pixels that it was made for, per channel, in units of pixels in [0, 1].
+        kind: tells it from a Swin in files.
+    """
+
+    name: str
+    model_args: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    kind: Literal["feature-maps"] = "feature-maps"
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """A detector.
 
     Args:
-        backbone: the Swin transformer that carries the DET tokens.
+        backbone: the Swin transformer that carries the DET tokens, or a network that they pass by.
         classes: K.
         queries: Q, the number of DET tokens.
         dim: D, the width of neck and decoder, and of the DET tokens' positions.
         groups: of the group norms.
         neck: `projection` (ViDT), `epff` (ViDT+: efficient pyramid feature fusion), or `none`: heads on the DET tokens
             and no decoder.
-        cross_stages: the stages, from 0, in which DET tokens attend to patches.
+        cross_stages: the stages of a Swin, from 0, in which DET tokens attend to patches.
         decoder_layers, decoder_heads, points, ffn, dropout: the deformable decoder.
         refine: each layer refines the boxes of the one before it, with its own heads; else all share one head.
         aux: every level is trained; else the last alone.
@@ -68,7 +87,7 @@ class DetectorConfig:
         mask_coefficients: length of a mask's code (unified query representation); 0: no masks.
     """
 
-    backbone: BackboneConfig
+    backbone: BackboneConfig | FeatureBackboneConfig
     classes: int
     queries: int = 100
     dim: int = 256
@@ -187,7 +206,9 @@ def config_from_json(values: Mapping[str, Any]) -> DetectorConfig:
     """
     try:
         checked = _checked(DetectorConfig, {**values, "backbone": None})
-        return DetectorConfig(**{**checked, "backbone": BackboneConfig(**_checked(BackboneConfig, values["backbone"]))})
+        backbone = values["backbone"]
+        kind = FeatureBackboneConfig if "kind" in backbone else BackboneConfig
+        return DetectorConfig(**{**checked, "backbone": kind(**_checked(kind, backbone))})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no detector configuration: {error}") from error
 
@@ -199,9 +220,10 @@ def _checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in checked.items():
         hint = hints.get(name, type(None))
         options, parts = typing.get_args(hint), value if isinstance(value, tuple) else ()
-        if hint is BackboneConfig:
+        if name == "backbone":
             continue
-        fits = value in options if options and Ellipsis not in options else type(value) is (tuple if options else hint)
-        if not fits or any(type(part) is not int for part in parts):
+        of_parts = Ellipsis in options
+        fits = value in options if options and not of_parts else type(value) is (tuple if options else hint)
+        if not fits or any(type(part) is not options[0] for part in parts):
             raise TypeError(f"{name} cannot be {value!r}")
     return checked

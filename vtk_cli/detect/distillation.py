@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vtk_cli.detect.configurations import DetectorConfig
+from vtk_cli.detect.configurations import BackboneConfig, DetectorConfig
 from vtk_cli.detect.heads import wide
 from vtk_cli.detect.predictions import DistillationTokens, PaddedImages
 from vtk_cli.errors import UserError
@@ -18,10 +18,15 @@ def check_teacher(student: DetectorConfig, teacher: DetectorConfig) -> None:
     """Refuse a teacher whose tokens are not matched by the student's.
 
     Raises:
-        UserError: it has no decoder, or another number or width of tokens.
+        UserError: it has no decoder, or another number or width of tokens, or the DET tokens of one of the two see the
+            image in the backbone and those of the other pass it by.
     """
     if "none" in (student.neck, teacher.neck):
         raise UserError("detectors without a decoder cannot be distilled", fix="use vidt-SIZE or vidt-plus-SIZE")
+    if isinstance(student.backbone, BackboneConfig) != isinstance(teacher.backbone, BackboneConfig):
+        names = f"of {student.backbone.name} do not match those of the teacher's {teacher.backbone.name}"
+        what = f"the DET tokens {names}: a Swin's see the image, and those of other networks pass it by"
+        raise UserError(what, fix="distil a Swin from a Swin, or a --backbone from another one")
     for field, name in (
         ("queries", "DET tokens"),
         ("dim", "channels in the decoder"),

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vtk_cli.detect.backbone import RamSwin
-from vtk_cli.detect.configurations import DetectorConfig
+from vtk_cli.detect.configurations import BackboneConfig, DetectorConfig
 from vtk_cli.detect.decoder import DecoderLayer, memory_of
 from vtk_cli.detect.epff import LevelProjection, PyramidFusion, projection
+from vtk_cli.detect.feature_backbone import FeatureBackbone
 from vtk_cli.detect.heads import BoxMlp, Heads, TokenHead, wide
 from vtk_cli.detect.predictions import DistillationTokens, LevelOutput, Outputs, PaddedImages
 from vtk_cli.errors import UserError
@@ -33,7 +34,7 @@ class QueryConstants:
 
 
 class ViDT(nn.Module):
-    """A Swin with DET tokens, a neck and a deformable decoder.
+    """A backbone with DET tokens, a neck and a deformable decoder.
 
     Args:
         config: with a neck.
@@ -43,10 +44,10 @@ class ViDT(nn.Module):
     def __init__(self, config: DetectorConfig, *, recompute: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.backbone = _backbone(config, merge_last=True, recompute=recompute)
-        widths = (*config.backbone.widths[1:], config.dim)
+        self.backbone = _backbone(config, recompute=recompute)
+        widths = self.backbone.map_widths
         self.neck = (PyramidFusion if config.neck == "epff" else LevelProjection)(widths, config.dim, config.groups)
-        self.tgt_proj = projection(widths[-2], config.dim, config.groups)
+        self.tgt_proj = projection(self.backbone.token_width, config.dim, config.groups)
         self.query_pos_proj = projection(config.dim, config.dim, config.groups)
         self.reference_points = nn.Linear(config.dim, 2)
         nn.init.xavier_uniform_(self.reference_points.weight)
@@ -116,8 +117,8 @@ class NeckFreeViDT(nn.Module):
     def __init__(self, config: DetectorConfig, *, recompute: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.backbone = _backbone(config, merge_last=False, recompute=recompute)
-        self.input_proj = projection(config.backbone.widths[-1], config.dim, config.groups)
+        self.backbone = _swin(config, merge_last=False, recompute=recompute)
+        self.input_proj = projection(self.backbone.token_width, config.dim, config.groups)
         self.class_embed = BoxMlp(config.dim, config.classes + 1)
         self.bbox_embed = BoxMlp(config.dim, 4)
 
@@ -212,7 +213,18 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _backbone(config: DetectorConfig, *, merge_last: bool, recompute: bool) -> RamSwin:
+def _backbone(config: DetectorConfig, *, recompute: bool) -> RamSwin | FeatureBackbone:
+    if isinstance(config.backbone, BackboneConfig):
+        return _swin(config, merge_last=True, recompute=recompute)
+    return FeatureBackbone(config.backbone, queries=config.queries, dim=config.dim, recompute=recompute)
+
+
+def _swin(config: DetectorConfig, *, merge_last: bool, recompute: bool) -> RamSwin:
+    if not isinstance(config.backbone, BackboneConfig):
+        raise UserError(
+            f"a detector without a neck needs its DET tokens inside the backbone, and {config.backbone.name} has none",
+            fix="use vidt-SIZE or vidt-plus-SIZE",
+        )
     return RamSwin(
         config.backbone,
         queries=config.queries,

@@ -83,8 +83,9 @@ def from_official(state: Mapping[str, Tensor], where: str) -> Converted:
         config = _config_of(state)
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(f"its tensors fit no ViDT ({error})", where, "fetch the file anew") from error
-    if config.backbone.window != WINDOW:
-        raise UserError(f"has windows of {config.backbone.window}, not {WINDOW}", where, "its window is fixed")
+    window = _swin(config).window
+    if window != WINDOW:
+        raise UserError(f"has windows of {window}, not {WINDOW}", where, "its window is fixed")
     unused = _unused(config)
     copies = dict(_copies(config))
     ours, dropped = {}, []
@@ -113,6 +114,9 @@ def to_official(state: Mapping[str, Tensor], config: DetectorConfig) -> dict[str
     Args:
         state: of `build_detector(config)`.
         config: what it is for.
+
+    Raises:
+        UserError: its backbone is no Swin.
     """
     theirs = {_renamed(name, config, to_official=True): tensor for name, tensor in state.items()}
     theirs |= {name: make() for name, make in _unused(config).items()}
@@ -152,7 +156,8 @@ def _copies(config: DetectorConfig) -> Iterator[tuple[str, str]]:
 def _unused(config: DetectorConfig) -> dict[str, Any]:
     """The published names that nothing uses -> what makes their tensors."""
     made: dict[str, Any] = {}
-    widths = config.backbone.widths
+    swin = _swin(config)
+    widths = swin.widths
 
     def weights(name: str, *shape: int, bias: bool = True) -> None:
         made[f"{name}.weight"] = lambda: torch.zeros(shape)
@@ -163,8 +168,8 @@ def _unused(config: DetectorConfig) -> dict[str, Any]:
         made[f"{name}.weight"] = lambda: torch.ones(width)
         made[f"{name}.bias"] = lambda: torch.zeros(width)
 
-    window = config.backbone.window
-    for stage, (width, depth) in enumerate(zip(widths, config.backbone.depths, strict=True)):
+    window = swin.window
+    for stage, (width, depth) in enumerate(zip(widths, swin.depths, strict=True)):
         for block in range(depth):
             name = f"backbone.layers.{stage}.blocks.{block}.attn.relative_position_index"
             made[name] = lambda: relative_index((window, window), window)
@@ -214,6 +219,13 @@ def _config_of(state: Mapping[str, Tensor]) -> DetectorConfig:
         token_offset=default.token_offset if token is None else len(token) - classes,
         mask_coefficients=len(state.get("vector_embed.0.layers.2.bias", ())),
     )
+
+
+def _swin(config: DetectorConfig) -> BackboneConfig:
+    if not isinstance(config.backbone, BackboneConfig):
+        what = f"the published form holds a Swin with DET tokens, and no {config.backbone.name}"
+        raise UserError(what, fix="keep the form of vtk detect")
+    return config.backbone
 
 
 def _backbone_of(state: Mapping[str, Tensor]) -> BackboneConfig:

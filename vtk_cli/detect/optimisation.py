@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,27 +14,39 @@ DecayOf = Literal["paper", "matrices"]
 _TOKENS = ("backbone.det_token", "backbone.det_pos_embed")
 
 
-def parameter_groups(network: nn.Module, weight_decay: float, decay_of: DecayOf) -> list[dict[str, Any]]:
-    """The trained parameters in two groups: those that decay, and the others.
+def parameter_groups(
+    network: nn.Module,
+    weight_decay: float,
+    decay_of: DecayOf,
+    *,
+    slower: Collection[str] = (),
+    share: float = 1.0,
+) -> list[dict[str, Any]]:
+    """The trained parameters in groups: those that decay, and the others; then the slower ones, likewise.
 
     Args:
         network: a detector.
-        weight_decay: of the first group.
+        weight_decay: of those that decay.
         decay_of: `paper`: everything but the backbone's vectors, its DET tokens and their positions (arXiv 2110.03921);
             `matrices`: what has two dimensions or more, but for these tokens.
+        slower: names of parameters with a lower learning rate, as DETR has it for the backbone (arXiv 2005.12872).
+        share: theirs, as a share of the others' (`lr_scale` of a group).
     """
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         vector = parameter.ndim < 2 and (decay_of == "matrices" or name.startswith("backbone."))
-        (spared if vector or name in _TOKENS else decayed).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+        slow, spared = share != 1 and name in slower, vector or name in _TOKENS
+        groups.setdefault((slow, spared), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if spared else weight_decay,
+            **({"lr_scale": share} if slow else {}),
+        }
+        for (slow, spared), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return [group for group in groups if group["params"]]
 
 
 def build_optimizer(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
@@ -44,6 +57,8 @@ def build_optimizer(groups: list[dict[str, Any]], lr: float) -> torch.optim.Opti
 @dataclass
 class CosineRate:
     """The learning rate: a linear rise, then a cosine to the end; set at once, and by the engine's loop.
+
+    A group with an `lr_scale` gets that share of it.
 
     By epochs, lr(t) = min + (lr - min) / 2 * (1 + cos(pi t / T)) in epoch t of T, as published. By updates it is the
     same in updates, from the end of the rise on.
@@ -102,4 +117,4 @@ class CosineRate:
 
     def _set(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group.get("lr_scale", 1.0)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from vtk_cli.detect.configurations import DETECTORS
 from vtk_cli.detect.recipes import RECIPES
 from vtk_cli.errors import UserError
+from vtk_cli.models.names import ALIASES
 from vtk_cli.options import RunOptions, option
 
 SCENES = "digits-coco"
@@ -22,6 +23,10 @@ NONE, IMAGENET = "none", "imagenet"
 
 def _complete_model(incomplete: str) -> list[str]:
     return [name for name in DETECTORS if name.startswith(incomplete)]
+
+
+def _complete_backbone(incomplete: str) -> list[str]:
+    return [name for name in ALIASES if name.startswith(incomplete)]
 
 
 def _complete_recipe(incomplete: str) -> list[str]:
@@ -81,10 +86,18 @@ class NetworkOptions(RunOptions):
         metavar="NAME",
         complete=_complete_model,
     )
+    backbone: str | None = option(
+        None,
+        "In place of --model's Swin, any network with feature maps of strides 8, 16 and 32: a timm name such as"
+        " resnet50, NAME=FILE, or a weight file that says what it is. DET tokens pass it by.",
+        panel="Network",
+        metavar="NAME|FILE",
+        complete=_complete_backbone,
+    )
     weights: str | None = option(
         None,
-        "Start from nothing, from a Swin trained on ImageNet (timm's), or from a file: a detector's weights or run,"
-        " published vidt_*.pth, or a Swin's [default: imagenet where timm has the Swin].",
+        "Start from nothing, from a backbone trained on ImageNet (timm's), or from a file: a detector's weights or run,"
+        " published vidt_*.pth, or a backbone's [default: imagenet where timm has it].",
         panel="Network",
         metavar="none|imagenet|FILE",
     )
@@ -96,7 +109,17 @@ class NetworkOptions(RunOptions):
         "auto", "Learn masks (ViDT+'s query codes); auto: if the model has them and all objects do.", panel="Network"
     )
     drop_path: float | None = option(
-        None, "Stochastic depth of the last block [default: the model's].", panel="Network", minimum=0, maximum=0.99
+        None,
+        "Stochastic depth of the backbone's last block [default: the network's own].",
+        panel="Network",
+        minimum=0,
+        maximum=0.99,
+    )
+    freeze_bn: bool | None = option(
+        None,
+        "Batch norms of --backbone keep their statistics, scales and shifts, as in DETR [default: with trained"
+        " weights].",
+        panel="Network",
     )
     dropout: float | None = option(
         None, "Dropout of the decoder [default: the model's].", panel="Network", minimum=0, maximum=0.99
@@ -150,6 +173,14 @@ class OptimizationOptions(RunOptions):
         minimum=1,
     )
     lr: float = option(1e-4, "Learning rate (AdamW).", panel="Optimisation", above=0)
+    backbone_lr: float | None = option(
+        None,
+        "Learning rate of the backbone, as a share of --lr [default: 0.1 for a --backbone with trained weights, as in"
+        " DETR; else 1].",
+        panel="Optimisation",
+        metavar="X",
+        above=0,
+    )
     min_lr: float = option(1e-7, "Where the cosine ends.", panel="Optimisation", minimum=0)
     schedule_on: Literal["epochs", "updates"] = option(
         "epochs", "The learning rate changes every epoch, or with every update.", panel="Optimisation"

@@ -15,6 +15,7 @@ def show_plan(options: TrainOptions, training: Training, console: Console) -> No
     learns = ["boxes", *(["masks"] if config.mask_coefficients else []), *(["IoU"] if config.iou_aware else [])]
     rows: list[tuple[str, object]] = [
         ("detector", training.name),
+        ("backbone", config.backbone.name),
         ("weights", f"{parameter_count(training.network):,}, from {training.started_from}"),
         ("learns", ", ".join([*learns, *(["token labels"] if config.token_labels else [])])),
         ("DET tokens", config.queries),
@@ -24,8 +25,12 @@ def show_plan(options: TrainOptions, training: Training, console: Console) -> No
         ("validation images", "none" if data.val is None else f"{len(data.val):,}"),
         ("updates", f"{training.updates:,} in {training.plan.epochs} epochs"),
         ("warm-up", f"{training.scheduler.warmup:,} updates"),
-        ("learning rate", f"{options.lr:g}"),
+        ("learning rate", _rates(options.lr, training.start.backbone_lr)),
         ("precision", resolve_precision(training.plan.precision, training.world.device)),
     ]
     console.table("Plan", ("", "value"), rows)
     console.emit({name: str(value) for name, value in rows})
+
+
+def _rates(lr: float, share: float) -> str:
+    return f"{lr:g}" if share == 1 else f"{lr:g}, of the backbone {lr * share:g}"

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, check_same_classes, open_detection
 from vtk_cli.data.detection.opening import located, splits_of
-from vtk_cli.data.detection.records import require_objects, require_outlines
-from vtk_cli.detect.backbone_weights import backbone_file, load_backbone
-from vtk_cli.detect.checkpoint import Detector, SavedDetector, load_detector, read_detector
-from vtk_cli.detect.configurations import BACKBONES, TIMM_BACKBONES, Classes, DetectorConfig, detector_config
+from vtk_cli.data.detection.records import require_objects
+from vtk_cli.detect.checkpoint import Detector
+from vtk_cli.detect.configurations import Classes, DetectorConfig
 from vtk_cli.detect.inference import EvaluationBatches
-from vtk_cli.detect.network import build_detector
 from vtk_cli.detect.objective import Objective
-from vtk_cli.detect.official_keys import is_official
 from vtk_cli.detect.optimisation import CosineRate, build_optimizer, parameter_groups
-from vtk_cli.detect.options import DEFAULT_MODEL, IMAGENET, NONE, SCENES_MODEL, TrainOptions
+from vtk_cli.detect.options import TrainOptions
 from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.detect.recipes import RECIPES
 from vtk_cli.detect.samples import Mixing, TrainingImages, Transform
-from vtk_cli.detect.trained import open_trained, weights_file
+from vtk_cli.detect.starting import Start, starting_detector
+from vtk_cli.detect.trained import open_trained
 from vtk_cli.detect.transforms import Letterbox, ModernTraining, PaperTraining, Stretch
 from vtk_cli.engine.batches import Batches, LoaderBatches
 from vtk_cli.engine.distributed import World
@@ -33,10 +29,7 @@ from vtk_cli.engine.loop import Plan
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
-from vtk_cli.models.names import file_metadata
-from vtk_cli.models.weights import read_state_dict
 
-_MASK_COEFFICIENTS = 256
 _MOST_WARMUP = 0.1
 """Of a training's updates, so many at most are the warm-up that a recipe brings along."""
 
@@ -60,9 +53,7 @@ class Training:
 
     Args:
         data: images.
-        name: of the detector.
-        network: on the device.
-        started_from: its first weights, in words.
+        start: the detector, on the device, and what it starts from.
         preprocessing: of the images in evaluation.
         objective: the loss.
         batches: of the training images.
@@ -72,9 +63,7 @@ class Training:
     """
 
     data: Data
-    name: str
-    network: Detector
-    started_from: str
+    start: Start
     preprocessing: Preprocessing
     objective: Objective
     batches: Batches
@@ -85,8 +74,23 @@ class Training:
     world: World
 
     @property
-    def config(self) -> DetectorConfig:
+    def name(self) -> str:
+        """Of the detector."""
+        return self.start.name
+
+    @property
+    def network(self) -> Detector:
         """What is trained."""
+        return self.start.network
+
+    @property
+    def started_from(self) -> str:
+        """Its first weights, in words."""
+        return self.start.source
+
+    @property
+    def config(self) -> DetectorConfig:
+        """What it is."""
         config: DetectorConfig = self.network.config
         return config
 
@@ -124,12 +128,16 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
         UserError: options, data and weights do not go together.
     """
     seed_everything(options.seed)
-    name, network, started_from = _starting_detector(options, data, console)
+    start = starting_detector(options, data.train, data.classes, console)
+    network = start.network
     network.to(world.device)
     preprocessing = Preprocessing(options.resize, options.size)
     batches, epochs = _batches(options, data.train, preprocessing, network.config, world)
     updates = -(-batches.steps_per_epoch // options.accumulate) * epochs
-    optimizer = build_optimizer(parameter_groups(network, options.weight_decay, options.decay_of), options.lr)
+    groups = parameter_groups(
+        network, options.weight_decay, options.decay_of, slower=start.trained, share=start.backbone_lr
+    )
+    optimizer = build_optimizer(groups, options.lr)
     scheduler = CosineRate(
         optimizer,
         options.lr,
@@ -141,9 +149,7 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
     )
     return Training(
         data,
-        name,
-        network,
-        started_from,
+        start,
         preprocessing,
         _objective(options, network.config, world),
         batches,
@@ -171,80 +177,6 @@ def training_images(
     if options.mixes and not plain:
         mixing = Mixing(options.size, options.mosaic, options.mixup)
     return TrainingImages(train, _augmentation(options, preprocessing), masks=masks, mixing=mixing)
-
-
-def _starting_detector(options: TrainOptions, data: Data, console: Console) -> tuple[str, Detector, str]:
-    """Name, network, and what it starts from in words."""
-    file = None if options.weights in {None, NONE, IMAGENET} else weights_file(str(options.weights))
-    saved = read_detector(file) if file is not None and _holds_detector(file) else None
-    name, config = _configuration(options, data.train, saved, console)
-    network = build_detector(config, recompute=options.grad_checkpointing)
-    if saved is not None:
-        notes = load_detector(network, saved, data.classes, reset_head=options.reset_head)
-        for note in notes:
-            console.note(f"{saved.path}: {note}")
-        return name, network, str(saved.path)
-    has_published = config.backbone.name in TIMM_BACKBONES
-    is_micro = config.backbone.name == BACKBONES["micro"].name
-    if file is None and options.weights is None and not (has_published or is_micro):
-        console.note(
-            f"timm publishes no weights for {config.backbone.name}: it starts from nothing; see --weights FILE"
-        )
-    if file is None and (options.weights == NONE or (options.weights is None and not has_published)):
-        return name, network, "random weights"
-    if file is None:
-        found = backbone_file(config.backbone, offline=False)
-        load_backbone(network.backbone, found.path)
-        return name, network, f"ImageNet weights of its backbone ({found.source})"
-    load_backbone(network.backbone, file)
-    if options.reset_head:  # as the recipe for weights of a detector says
-        console.note(f"{file}: holds a backbone alone, so all else is new; --recipe paper is the training from there")
-    return name, network, f"ImageNet weights of its backbone ({file})"
-
-
-def _holds_detector(file: Path) -> bool:
-    return "detector" in file_metadata(file) or is_official(read_state_dict(file))
-
-
-def _configuration(
-    options: TrainOptions, train: DetectionSet, saved: SavedDetector | None, console: Console
-) -> tuple[str, DetectorConfig]:
-    changes: dict[str, Any] = {}
-    for field in ("queries", "dropout"):
-        if getattr(options, field) is not None:
-            changes[field] = getattr(options, field)
-    classes = len(train.class_names)
-    if options.model is None and saved is not None:
-        name = f"the detector of {saved.path.name}"
-        config = replace(saved.config, classes=classes, token_offset=1, **changes)
-    else:
-        name = options.model or (SCENES_MODEL if options.on_scenes else DEFAULT_MODEL)
-        config = detector_config(name, classes, **changes)
-    if options.drop_path is not None:
-        config = replace(config, backbone=replace(config.backbone, drop_path=options.drop_path))
-    config = _with_masks(options, config, train, console)
-    if train.most_objects > config.queries:
-        what = f"an image has {train.most_objects} objects, and the detector {config.queries} DET tokens"
-        console.warn(f"{train.name}: {what}: it learns no more objects an image than that; give --queries")
-    return name, config
-
-
-def _with_masks(options: TrainOptions, config: DetectorConfig, train: DetectionSet, console: Console) -> DetectorConfig:
-    """The configuration with a head for masks or without, as the options and the outlines of the data say."""
-    outlined = train.outlined == train.objects
-    if options.masks == "on":
-        if config.neck == "none":
-            raise UserError("a detector without a decoder learns no masks", "--masks on", "use vidt- or vidt-plus-SIZE")
-        require_outlines(train)
-        config = replace(config, mask_coefficients=config.mask_coefficients or _MASK_COEFFICIENTS)
-    elif options.masks == "off" or not outlined:
-        if config.mask_coefficients and options.masks == "auto":
-            what = f"{train.outlined} of {train.objects} objects have an outline"
-            console.note(f"{train.name}: {what}: boxes are learned, no masks")
-        config = replace(config, mask_coefficients=0)
-    if config.token_labels and not outlined:
-        console.warn(f"{train.name}: where an object has no outline, the patches of its whole box learn its class")
-    return config
 
 
 def _batches(
