@@ -44,6 +44,8 @@ SMALLEST_SIZE = 16
 FEWEST = 2
 """Images in a part: one has no variance."""
 
+_HASHED_AT_ONCE = 4096
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
@@ -73,12 +75,15 @@ class Pictures:
         """A content key over every image's name and stored bytes, and the size and channels that they come in."""
         digest = hashlib.sha256()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            contents = pool.map(
-                lambda number: hashlib.sha256(self.reader.content(number)).digest(), self.numbers.tolist()
-            )
-            for identity, content in zip(self.ids, contents, strict=True):
-                digest.update(hashlib.sha256(identity.encode(errors="surrogateescape")).digest() + content)
+            for start in range(0, len(self), _HASHED_AT_ONCE):
+                part = slice(start, start + _HASHED_AT_ONCE)
+                contents = pool.map(self._content_digest, self.numbers[part].tolist())
+                for identity, content in zip(self.ids[part], contents, strict=True):
+                    digest.update(hashlib.sha256(identity.encode(errors="surrogateescape")).digest() + content)
         return content_key({"images": digest.hexdigest(), "size": self.size, "channels": self.channels})
+
+    def _content_digest(self, number: int) -> bytes:
+        return hashlib.sha256(self.reader.content(number)).digest()
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """All images, `size` at a time: (B, C, S, S) uint8. The next batch is decoded while this one is used.
@@ -102,10 +107,11 @@ class Pictures:
 
         parts = [self.numbers[start : start + size].tolist() for start in range(0, len(self), size)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ahead = pool.map(square, parts[0]) if parts else iter(())
-            for following in [*parts[1:], []]:
-                now, ahead = ahead, pool.map(square, following)
-                yield torch.stack(list(now))
+            ahead: Iterator[Tensor] = iter(())
+            for part in [*parts, []]:
+                now, ahead = list(ahead), pool.map(square, part)
+                if now:
+                    yield torch.stack(now)
 
     def part(self, name: str, places: Sequence[int]) -> Pictures:
         """The images at `places`, in ascending order."""

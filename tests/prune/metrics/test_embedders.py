@@ -12,7 +12,8 @@ import torch
 from vtk_cli.console import Console
 from vtk_cli.data.digits import load_glyphs, upscale
 from vtk_cli.errors import UserError
-from vtk_cli.prune.metrics import digits_cnn, embedders
+from vtk_cli.prune import digits_training
+from vtk_cli.prune.metrics import embedders
 from vtk_cli.prune.metrics.embedders import Embedder, open_embedder
 from vtk_cli.prune.metrics.inception import InceptionV3
 
@@ -53,13 +54,13 @@ def test_the_embedder_of_digits_knows_digits_it_was_not_trained_on(digits: Embed
 def test_it_is_trained_once_and_the_same_again(
     digits: Embedder, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(digits_cnn, "fit", lambda *_, **__: pytest.fail("it was trained again"))
+    monkeypatch.setattr(digits_training, "fit", lambda *_, **__: pytest.fail("it was trained again"))
     again = open_embedder("digits-cnn", image_side=16, device=CPU, console=QUIET)
     assert again.key == digits.key
 
 
 def test_damaged_weights_are_made_again_the_same(digits: Embedder, cache: Path) -> None:
-    weights = next((cache / "digits-embedders").glob("*/model.safetensors"))
+    weights = next((cache / "digits-cnn").glob("*/model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert open_embedder("digits-cnn", image_side=16, device=CPU, console=QUIET).sha256 == digits.sha256
 

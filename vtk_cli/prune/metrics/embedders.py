@@ -22,7 +22,6 @@ from vtk_cli.prune.metrics.inception import FILE, SHA256, SIDE, load_inception
 from vtk_cli.prune.metrics.resizing import resized
 
 _LARGEST_DIGITS = 32
-_VERSION_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,6 @@ class Embedder:
     def kernel_distance(self) -> str:
         """What its kernel distance may be called: `KID` for Inception alone, else `KD(name)`."""
         return "KID" if self.name == INCEPTION else f"KD({self.name})"
-
-    @property
-    def version(self) -> str:
-        """The first digits of the SHA-256 of its weights."""
-        return self.sha256[:_VERSION_DIGITS]
 
     @property
     def key(self) -> str:

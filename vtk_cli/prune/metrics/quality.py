@@ -17,6 +17,9 @@ from vtk_cli.prune.metrics.summaries import Summary
 COMPARABLE = 10_000
 """Below so many images an FID is too large by much (arXiv 1911.07023); published ones have 50,000."""
 
+SHOWN_DIGITS = 16
+"""Of a SHA-256, where a person reads it."""
+
 WEAKNESS = (
     "Means and variances of features can be matched by images that no one would take for real: with a weak extractor"
     " precision stays low while recall is high."
@@ -30,7 +33,7 @@ class Quality:
 
     Args:
         embedder: what made the features.
-        version: the first digits of the SHA-256 of its weights.
+        sha256: of its weights.
         resize: how images came to its size.
         distance_name, kernel_name: what the two distances may be called: `FID` and `KID` for Inception alone.
         real, fake: what the two sets are called.
@@ -43,7 +46,7 @@ class Quality:
     """
 
     embedder: str
-    version: str
+    sha256: str
     resize: str
     distance_name: str
     kernel_name: str
@@ -61,7 +64,7 @@ class Quality:
     def described(self) -> str:
         """The Frechet distance with all that it depends on, in a line."""
         return (
-            f"{self.distance_name} {self.frechet:.4g} ({self.resize}, weights {self.version},"
+            f"{self.distance_name} {self.frechet:.4g} ({self.resize}, weights {self.sha256[:SHOWN_DIGITS]},"
             f" {self.fake_count} fake, {self.real_count} real: {self.real})"
         )
 
@@ -70,7 +73,7 @@ class Quality:
         kernel, shares = self.kernel, self.fidelity
         return {
             "embedder": self.embedder,
-            "embedder_sha256": self.version,
+            "embedder_sha256": self.sha256,
             "resize": self.resize,
             "quantised": "uint8",
             "real": self.real,
@@ -112,7 +115,7 @@ def quality(
     count = min(len(real.features), len(fake.features))
     return Quality(
         embedder=embedder.name,
-        version=embedder.version,
+        sha256=embedder.sha256,
         resize=embedder.resize,
         distance_name=embedder.distance,
         kernel_name=embedder.kernel_distance,

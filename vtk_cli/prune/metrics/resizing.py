@@ -5,8 +5,12 @@ arXiv 2104.11222, Sections 3 and 4. Both ways keep floating point numbers and st
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,8 +43,12 @@ def resized(images: Tensor, side: int, mode: Resize) -> Tensor:
 def _clean(images: Tensor, side: int) -> Tensor:
     """Pillow's bicubic filter, widened where it shrinks, on each channel as floats."""
     channels = images.reshape(-1, *images.shape[-2:]).numpy().astype(np.float32)
-    made = [Image.fromarray(channel).resize((side, side), Image.Resampling.BICUBIC) for channel in channels]
-    stacked = torch.from_numpy(np.stack([np.asarray(channel) for channel in made]))
+
+    def made(channel: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(Image.fromarray(channel).resize((side, side), Image.Resampling.BICUBIC))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of the interpreter while it resizes
+        stacked = torch.from_numpy(np.stack(list(pool.map(made, channels))))
     return stacked.clamp_(0, 255).reshape(*images.shape[:2], side, side)
 
 
