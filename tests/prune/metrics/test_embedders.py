@@ -13,9 +13,12 @@ from vtk_cli.console import Console
 from vtk_cli.data.digits import load_glyphs, upscale
 from vtk_cli.errors import UserError
 from vtk_cli.prune import digits_training
+from vtk_cli.prune.data import open_data
 from vtk_cli.prune.metrics import embedders
 from vtk_cli.prune.metrics.embedders import Embedder, open_embedder
 from vtk_cli.prune.metrics.inception import InceptionV3
+from vtk_cli.prune.metrics.quality import quality
+from vtk_cli.prune.metrics.summaries import real_summary, summarised
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -144,3 +147,26 @@ def test_floating_point_images_are_refused(digits: Embedder) -> None:
         digits(torch.rand(2, 1, 16, 16))
     with pytest.raises(ValueError, match="1 or 3"):
         digits(torch.zeros(2, 4, 16, 16, dtype=torch.uint8))
+
+
+def test_other_real_digits_are_near_and_noise_and_one_digit_are_far(digits: Embedder) -> None:
+    splits = open_data("digits", size=16, channels=1, console=QUIET)
+    real, train = (real_summary(part, digits, QUIET) for part in (splits.held_out, splits.train))
+    noise = torch.randint(0, 256, (400, 1, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    zeros = next(iter(splits.train.batches(1))).expand(400, -1, -1, -1)
+    near, random, one = (
+        quality(real, summary, digits, QUIET)
+        for summary in (
+            train,
+            *(summarised([images], 400, digits, name="fake", console=QUIET) for images in (noise, zeros)),
+        )
+    )
+    assert near.frechet < 0.05 * min(random.frechet, one.frechet)
+    assert near.kernel.mean < 0.05 * min(random.kernel.mean, one.kernel.mean)
+    assert min(near.fidelity.precision, near.fidelity.recall) > 0.8
+    assert random.fidelity.precision < 0.2
+    assert (one.fidelity.precision, one.fidelity.recall) == (1, 0)
+    assert near.class_entropy is not None
+    assert one.class_entropy is not None
+    assert near.class_entropy > np.log(10) - 0.01
+    assert one.class_entropy < 0.1
