@@ -131,6 +131,11 @@ class Evolution:
         return len(self.history)
 
     @property
+    def scored(self) -> list[Genes]:
+        """The architectures that were scored, in the order in which they were asked for."""
+        return [genes for genes, metrics in self._told.items() if metrics is not None]
+
+    @property
     def done(self) -> bool:
         """Whether there is nothing left to ask for."""
         return self.generation >= self.settings.generations or self._exhausted

@@ -73,9 +73,9 @@ def budget_of(options: LimitOptions, space: Space, supernet: Shape, device: torc
     Raises:
         UserError: the space has no such form.
     """
-    form = options.limit_form or space.alone
+    form = options.form or space.alone
     if form == SUPERNET:
-        raise UserError("is no network that is trained by itself", f"--limit-form {form}", "name another form")
+        raise UserError("is no network that is trained by itself", f"--form {form}", "name another form")
     same_images = space.forms[form].resolution == space.forms[SUPERNET].resolution
     shape = space.shape(form, supernet.classes, resolution=supernet.resolution if same_images else None)
     return Budget(options, space, shape, Latency(space, shape, device, store))

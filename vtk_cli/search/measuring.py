@@ -55,7 +55,7 @@ def candidates_of(
     network = supernet.network().to(device)
     initial = None
     if "angle" in needs:
-        state = supernet.initial_state(network)
+        state = supernet.initial_state()
         initial = None if state is None else {name: value.to(device) for name, value in state.items()}
     images, about = None, dict[str, Any](supernet.sha256)
     if needs & _OF_IMAGES:

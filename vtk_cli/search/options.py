@@ -204,9 +204,10 @@ class LimitOptions(RunOptions):
     max_latency: float | None = option(
         None, "Milliseconds a forward pass of one image may take on this device.", panel="Limits", metavar="MS", above=0
     )
-    limit_form: str | None = option(
+    form: str | None = option(
         None,
-        "The networks whose cost is limited: a form of the space (darts: cifar, imagenet) [default: the first].",
+        "The network that an architecture becomes, whose cost is limited: a form of the space (darts: cifar, imagenet)"
+        " [default: the first].",
         panel="Limits",
         metavar="FORM",
     )

@@ -89,21 +89,15 @@ class Scores:
 
     def table(self, most: int | None = None) -> Table:
         """The best `most`, or all."""
-        shown = [name for name in METRICS if self.rows and name in self.rows[0].metrics]
-        columns = (
-            "",
-            "architecture",
-            self.judgement.name,
-            *(name for name in shown if name != self.judgement.name),
-            "MACs",
-            "parameters",
-        )
+        named = self.judgement.name
+        shown = [name for name in METRICS if self.rows and name in self.rows[0].metrics and name != named]
+        columns = ("", "architecture", named, *shown, "MACs", "parameters")
         rows = [
             (
                 number,
                 self.space.format(row.genes),
                 figure(row.score),
-                *(figure(row.metrics[name]) for name in shown if name != self.judgement.name),
+                *(figure(row.metrics[name]) for name in shown),
                 in_millions(row.cost.macs),
                 in_millions(row.cost.params),
             )

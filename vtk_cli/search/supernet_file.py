@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vtk_cli.engine.run_config import RunConfig
@@ -19,6 +19,8 @@ from vtk_cli.errors import UserError
 from vtk_cli.files import sha256_file
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.models.names import file_metadata
+from vtk_cli.options import option_fields
+from vtk_cli.search.official import load_strictly, read_checkpoint
 from vtk_cli.search.options import SupernetOptions
 from vtk_cli.search.spaces.catalog import space_named
 from vtk_cli.search.spaces.space import Shape, Space
@@ -82,41 +84,16 @@ class SupernetRun:
             UserError: the file does not hold the weights of this supernet.
         """
         supernet = self.space.supernet(self.shape)
-        require_fit(supernet, load_file(self.final), self.final)
-        supernet.load_state_dict(load_file(self.final))
+        load_strictly(supernet, read_checkpoint(self.final, self.space))
         return supernet.eval()
 
-    def initial_state(self, supernet: Supernet) -> dict[str, Tensor] | None:
+    def initial_state(self) -> dict[str, Tensor] | None:
         """The weights before training, if they were kept.
 
         Raises:
-            UserError: they are not of this supernet.
+            UserError: the file is damaged.
         """
-        if self.initial is None:
-            return None
-        state = load_file(self.initial)
-        require_fit(supernet, state, self.initial)
-        return state
-
-
-def require_fit(supernet: Supernet, state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse a state that is not this supernet's, name by name and shape by shape.
-
-    Raises:
-        UserError: it is of another space, shape or number of classes.
-    """
-    own = supernet.state_dict()
-    missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
-    if not (missing or strange or shapes):
-        return
-    if shapes and not (missing or strange):
-        name = shapes[0]
-        what = f"{name} is {tuple(state[name].shape)} there and {tuple(own[name].shape)} here"
-    else:
-        what = f"{len(missing)} tensors are missing and {len(strange)} unknown ({', '.join((missing or strange)[:2])})"
-    fix = "check --space, --width, --cells and the number of classes"
-    raise UserError(f"is of another supernet: {what}", str(path), fix)
+        return None if self.initial is None else dict(read_checkpoint(self.initial, self.space).state)
 
 
 def save_state(path: Path, state: Mapping[str, Tensor], shape: Shape, class_names: tuple[str, ...]) -> None:
@@ -140,9 +117,7 @@ def open_supernet(run: Path | None) -> SupernetRun:
     folder = _newest() if run is None else run
     config = RunConfig.read(folder)
     if config is None or config.command not in _COMMANDS:
-        raise UserError(
-            "holds no run of `vtk search`", str(folder), "name the folder of one: --supernet RUN"
-        )
+        raise UserError("holds no run of `vtk search`", str(folder), "name the folder of one: --supernet RUN")
     final = folder / FOLDER / FINAL
     if not final.is_file():
         fix = f"go on with it: vtk {config.command} --resume {folder}"
@@ -152,11 +127,9 @@ def open_supernet(run: Path | None) -> SupernetRun:
 
 
 def _options(config: RunConfig) -> SupernetOptions:
-    from vtk_cli.options import option_fields
-
     known = option_fields(SupernetOptions)
     given = {name.replace("-", "_"): value for name, value in config.options.items()}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if isinstance(values.get("split_file"), str):
         values["split_file"] = Path(values["split_file"])
     return SupernetOptions(**{name: value for name, value in values.items() if name in known and name != "out"})

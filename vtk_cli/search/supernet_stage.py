@@ -70,7 +70,7 @@ def path_sampler(options: SupernetOptions, space: Space, shape: Shape) -> PathSa
         alone = space.shape(
             space.alone, shape.classes, resolution=shape.resolution if space.alone != "imagenet" else None
         )
-        return FlopsSampler(space, space.table(alone), options.bins or equal_bins(space.cost_range(alone)))
+        return FlopsSampler(space, alone, options.bins or equal_bins(space.cost_range(alone)))
     return UniformSampler(space)
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, SpeechOptions, option
 from vtk_cli.search.options import (
     EvolutionOptions,
@@ -14,6 +15,7 @@ from vtk_cli.search.options import (
     ScoreOptions,
     StoreOptions,
     SupernetOptions,
+    count_of,
 )
 from vtk_cli.search.spaces.catalog import RELEASED, SPACES
 
@@ -37,6 +39,13 @@ class SearchOptions(SupernetOptions, ScoreOptions, LimitOptions, EvolutionOption
     """All options of `vtk search run`: the supernet's, the scores', the search's, and how to re-train."""
 
     retrain: bool = option(True, "Train the winner by itself at the end, from scratch.", panel="Re-training")
+    fit_width: float | None = option(
+        None,
+        "Give the winner the even width whose multiply-accumulates come closest to so many, as in 600M (darts).",
+        panel="Re-training",
+        metavar="N",
+        parse=count_of,
+    )
     retrain_recipe: str | None = option(
         None, "How: a recipe of `vtk search retrain` [default: the space's own].", panel="Re-training", metavar="NAME"
     )
@@ -56,11 +65,20 @@ class ImportOptions(SupernetOptions):
     """All options of `vtk search supernet`."""
 
     weights: Path | None = option(
-        None, "Train nothing: take these weights of a supernet (also of GeNAS' and RLNAS' code).", panel="Weights"
+        None,
+        "Train nothing: take over these weights of a supernet (also those that GeNAS and RLNAS publish).",
+        panel="Weights",
+        metavar="FILE",
     )
     initial: Path | None = option(
-        None, "With --weights: the weights before training, which the angle needs.", panel="Weights"
+        None, "With --weights: the weights before training, which the angle needs.", panel="Weights", metavar="FILE"
     )
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        super().check()
+        if self.initial is not None and self.weights is None:
+            raise UserError("are the weights before the training of others", "--initial", "give --weights FILE too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +171,11 @@ class ShowOptions(SpeechOptions):
     classes: int | None = option(None, "Its classes.", panel="Network", metavar="N", minimum=1)
     size: int | None = option(None, "Side of its input.", panel="Network", metavar="PX", minimum=1)
     fit_width: float | None = option(
-        None, "The even width whose multiply-accumulates come closest to so many, as in 600M.", panel="Network"
+        None,
+        "The even width whose multiply-accumulates come closest to so many, as in 600M (darts).",
+        panel="Network",
+        metavar="N",
+        parse=count_of,
     )
     out: Path = option(
         Path("architecture"),
