@@ -67,10 +67,56 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, damaged or truncated, holds code, or holds no state dict.
     """
-    if not path.is_file():
-        raise UserError("no such weight file", str(path), "check the path")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    return _tensors(content, path)
+    if path.suffix != ".safetensors":
+        return state_in(read_plain(path), path)
+    _require_file(path)
+    return state_in(_read_safetensors(path), path)
+
+
+def read_plain(path: Path) -> Any:
+    """What `torch.save` wrote: tensors and plain values, on the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged or truncated, or holds code, of which nothing is run.
+    """
+    _require_file(path)
+    _refuse_bomb(path)
+    try:
+        # timm and DeiT keep their command line beside the weights; a namespace is only a bag of attributes.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails anywhere inside the unpickler
+        code = _code_in(path, error)
+        if code:
+            fix = "it was not run; ask for a safetensors file, or a state dict saved alone"
+            raise UserError(f"holds code ({_first(code)}), not only weights", str(path), fix) from error
+        raise UserError("is damaged or cut short, or no weight file", str(path), _FETCH_ANEW) from error
+
+
+def state_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's network by parameter name, as `read_state_dict` gives them.
+
+    Args:
+        content: of the file.
+        path: the file, for errors.
+
+    Raises:
+        UserError: it holds no state dict.
+    """
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not content:
+        raise UserError("holds no state dict", str(path), f"save the state dict, alone or under {', '.join(WRAPPERS)}")
+    foreign = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if foreign:
+        what = f"holds {len(foreign)} entries that are no named tensors ({_first(foreign)})"
+        raise UserError(what, str(path), f"save the state dict, alone or under {', '.join(WRAPPERS)}")
+    cleaned: dict[str, Tensor] = clean_state_dict(dict(content))
+    return cleaned
 
 
 def head_classes(state: Mapping[str, Tensor], heads: Iterable[str] = ()) -> int | None:
@@ -128,26 +174,16 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError("no such weight file", str(path), "check the path")
+
+
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UserError(f"is not a whole safetensors file ({error})", str(path), _FETCH_ANEW) from error
-
-
-def _read_torch(path: Path) -> Any:
-    _refuse_bomb(path)
-    try:
-        # timm and DeiT keep their command line beside the weights; a namespace is only a bag of attributes.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails anywhere inside the unpickler
-        code = _code_in(path, error)
-        if code:
-            fix = "it was not run; ask for a safetensors file, or a state dict saved alone"
-            raise UserError(f"holds code ({_first(code)}), not only weights", str(path), fix) from error
-        raise UserError("is damaged or cut short, or no weight file", str(path), _FETCH_ANEW) from error
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -167,22 +203,6 @@ def _code_in(path: Path, refusal: Exception) -> list[str]:
     except Exception:  # noqa: BLE001 - the old format, or damaged: then only the refusal itself can name something
         found = re.findall(r"GLOBAL ([\w.]+)", str(refusal))
     return sorted(set(found) - {"argparse.Namespace"})
-
-
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping) or not content:
-        raise UserError("holds no state dict", str(path), f"save the state dict, alone or under {', '.join(WRAPPERS)}")
-    foreign = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if foreign:
-        what = f"holds {len(foreign)} entries that are no named tensors ({_first(foreign)})"
-        raise UserError(what, str(path), f"save the state dict, alone or under {', '.join(WRAPPERS)}")
-    cleaned: dict[str, Tensor] = clean_state_dict(dict(content))
-    return cleaned
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
