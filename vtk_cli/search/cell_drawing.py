@@ -108,7 +108,8 @@ def draw_cell(sheet: Sheet, cell: Cell, top: float) -> None:
     for rail in summed:
         reach[rail] = end
     for start, height, stop in zip(starts, heights, reach, strict=True):
-        sheet.line((start, height), (stop, height))
+        if stop > start:
+            sheet.line((start, height), (stop, height))
     lowest, highest = heights[-1], heights[summed[0]]
     if cell.concatenated:
         sheet.line((end, lowest), (end, highest), width=3.0)
@@ -164,12 +165,12 @@ def draw_network(sheet: Sheet, stages: Sequence[Stage], title: str, top: float) 
     sheet.words((0.0, top - 0.1), title, points=10.0, bold=True)
     told, y = (0, 0), top - 0.55
     for number, (stage, run) in enumerate(groupby(stages)):
-        x, count = _PART * (number + 0.5), len(list(run))
+        x, count = _PART * (number + 0.5) - 0.08, len(list(run))
         colour = PALETTE[1] if stage.accent else PALETTE[0] if len(stage.letter) == 1 else SOFT
         text = stage.letter if count == 1 else f"{count} x {stage.letter}"
-        sheet.box((x - 0.1, y), (_PART - 0.2, 0.34), text, colour)
+        sheet.box((x, y), (_PART - 0.2, 0.34), text, colour)
         if number:
-            sheet.arrow((x - 0.1 - _PART / 2.0 - 0.1, y), (x - 0.1 - _PART / 2.0 + 0.1, y))
+            sheet.arrow((x - _PART / 2.0 - 0.1, y), (x - _PART / 2.0 + 0.1, y))
         if stage.channels and (stage.channels, stage.side) != told:
             told = (stage.channels, stage.side)
-            sheet.words((x - 0.1, y - 0.4), f"{stage.channels}\n{stage.side}x{stage.side}", points=7.5, across="center")
+            sheet.words((x, y - 0.4), f"{stage.channels}\n{stage.side}x{stage.side}", points=7.5, across="center")

@@ -68,7 +68,7 @@ def draw_rows(sheet: Sheet, rows: Sequence[Row], top: float, width: float) -> No
             x = _LEFT + _STEP * (place + 0.5)
             if place:
                 sheet.arrow((x - _STEP / 2.0 - 0.09, middle), (x - _STEP / 2.0 + 0.09, middle))
-            size = (_STEP - 0.18, 0.3 + 0.05 * block.kernel)
+            size = (_STEP - 0.18, 0.38 + 0.04 * block.kernel)
             colour = SOFT if block.absent else colour_of(block.name)
             sheet.box((x, middle), size, block.name, colour, dashed=block.absent, points=7.5)
             sheet.words((x - size[0] / 2.0, middle + 0.39), str(block.number), colour=SOFT, points=6.5)

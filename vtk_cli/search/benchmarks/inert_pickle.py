@@ -22,7 +22,7 @@ import numpy as np
 from vtk_cli.errors import UserError
 
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-"""The first of the four pickles in a file that torch before 1.6 saved; the last one is the content."""
+"""The first pickle in a file that torch before 1.6 saved; the fourth is the content, the fifth lists its tensors."""
 _NUMBER = re.compile(r"[iuf][1248]|b1")
 _FETCH_ANEW = "fetch it anew"
 
@@ -163,6 +163,10 @@ def _load(stream: IO[bytes]) -> Any:
         for _ in ("protocol", "system"):
             _Unpickler(stream).load()
         content = _Unpickler(stream).load()
+        if _Unpickler(stream).load() != []:
+            raise _HoldsWeights
+    if stream.read(1):  # also has the packers check what they unpacked
+        raise pickle.UnpicklingError("it goes on after its end")
     return content
 
 
