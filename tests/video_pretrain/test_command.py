@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.video_pretrain.tiny_runs import SSL, Call, load
-from vtk_cli.engine.update import Updater
-from vtk_cli.errors import ExitCode
+from tests.video_pretrain.tiny_runs import CPU, SSL, Call, load
+
 
 def test_a_run_leaves_weights_a_page_and_its_numbers(finished: Path) -> None:
     summary = load(finished / "summary.json")
@@ -23,31 +20,6 @@ def test_a_run_leaves_weights_a_page_and_its_numbers(finished: Path) -> None:
     assert summary["broken videos"] == 0
     for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "plots/training.png"):
         assert (finished / name).is_file(), name
-
-
-@pytest.mark.parametrize("at", [2, 5])
-def test_a_training_that_is_stopped_ends_with_the_very_same_weights(
-    finished: Path, clips: Path, run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    update, made = Updater.__call__, 0
-
-    def stopping(*arguments: Any) -> None:
-        nonlocal made
-        made += 1
-        if made == at:
-            signal.raise_signal(signal.SIGTERM)
-        update(*arguments)
-
-    command = ["run", clips, *SSL, "--out", tmp_path / "run"]
-    with monkeypatch.context() as patch:
-        patch.setattr(Updater, "__call__", stopping)
-        code, _, err = run(*command)
-    assert code == ExitCode.PREEMPTED, err
-    code, _, err = run(*command)
-    assert code == ExitCode.DONE, err
-    one, other = load_file(finished / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +110,38 @@ def test_a_missing_test_video_ends_an_evaluation_unless_it_is_allowed(
     assert run(*command, "--allow-missing")[0] == 0
 
 
+def test_the_plan_of_an_evaluation_decodes_and_writes_nothing(finished: Path, run: Call, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run("eval", finished, "--protocol", "linear", "--dry-run", "--json", "-o", "said")
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["protocol"], said["training videos"], said["test videos"]) == ("linear", 24, 8)
+    assert "top1" not in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_evaluation_does_not_write_over_the_page_of_a_run(finished: Path, run: Call) -> None:
+    page = (finished / "report.html").read_bytes()
+    code, _, err = run("eval", finished, "--protocol", "knn", *CPU, "--out", finished)
+    assert code == 2
+    assert "holds a run" in err
+    assert (finished / "report.html").read_bytes() == page
+
+
+def test_unlabelled_training_videos_are_named_as_such_and_labelled_tests_keep_their_classes(
+    finished: Path, classified: Path, clips: Path, run: Call, tmp_path: Path
+) -> None:
+    lines = [str(clips / line.split()[0]) for line in (clips / "train.csv").read_text().splitlines()]
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    lists = ["list.csv", "--val", clips / "val.csv"]
+    code, _, err = run("eval", finished, *lists, "--protocol", "knn", *CPU)
+    assert code == 2
+    assert "the training videos have no labels" in err
+    code, out, err = run("eval", classified, *lists, *CPU, "--json")
+    assert code == 0, err
+    assert json.loads(out)["n"] == 8
+
+
 def test_the_filter_is_shown_as_a_picture_and_a_film(clips: Path, run: Call) -> None:
     clip = next((clips / "val").rglob("*.mp4"))
     code, out, err = run("preview", clip, "--freqaug", "t", "--img-size", "64", "-o", "look", "--json")
@@ -154,6 +158,12 @@ def test_the_filter_is_shown_as_a_picture_and_a_film(clips: Path, run: Call) -> 
         (["run", "--time", "flow"], "gives no token for every patch"),
         (["run", "--time", "debias"], "needs classes"),
         (["run", "--method", "moco", "--queue", "100"], "is no multiple of the"),
+        (["run", "--batch-size", "1"], "one alone has none"),
+        (["run", "--views", "3"], "do not pair up"),
+        (["run", "--freeze"], "is for supervised training"),
+        (["run", "--dropout", "0.5"], "is for supervised training"),
+        (["run", "--sampling", "segment:8", "--view-gap-min", "1"], "have no gap"),
+        (["run", "--backend", "torchcodec"], "--backend: torchcodec is not installed"),
         (["run", "--freqaug", "t", "--sampling", "stride:1x1"], ">= 2 frames"),
         (["run", "--freqaug", "t", "--freq-cutoff-t", "0.7"], "cut-off must be in (0, 0.5] cycles/sample"),
         (["run", "--sampling", "dense:8"], "is no sampling"),
@@ -161,6 +171,14 @@ def test_the_filter_is_shown_as_a_picture_and_a_film(clips: Path, run: Call) -> 
         (["run", "--weights", "none.safetensors"], "no such run folder or weight file"),
         (["eval", "none"], "no such run folder or weight file"),
         (["predict", "none.mp4"], "none.mp4"),
+        (["predict"], "VIDEOS: no videos are named"),
+        (["predict", "--dry-run"], "No such option"),
+        (["predict", "--batch-size", "2"], "No such option"),
+        (["predict", "--allow-missing"], "No such option"),
+        (["preview", "--root", "there"], "No such option"),
+        (["preview", "--workers", "2"], "No such option"),
+        (["eval", "--resume", "there"], "No such option"),
+        (["eval", "--protocol", "finetune", "--export", "f.npz"], "is not for a protocol that trains"),
         (["preview", "none.mp4"], "video is missing"),
         (["preview", "--freqaug", "none"], "nothing is filtered"),
         (["recipes", "mocoo"], "did you mean moco"),

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from tests.video_pretrain.tiny_runs import CPU, Call
 from vtk_cli.errors import ExitCode
 
-SMALL = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", *CPU]
+# Adam would make rounding errors of gradients that are zero (those of the keys' biases) into steps.
+SMALL = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--optimizer", "sgd", "--lr", "0.1", *CPU]
 # Networks and heads without batch normalisation: of the CPU's there is none over several processes.
-SIMCLR = ["--recipe", "digits-ssl", "--model", "timesformer_tiny", "--no-head-bn", *SMALL]
-TIME = ["--recipe", "digits-supervised", "--objective", "supervised", "--warmup", "0", *SMALL]
+SIMCLR = ["--recipe", "digits-ssl", "--model", "timesformer_tiny", "--no-head-bn", "--time", "order,flow", *SMALL]
+TIME = ["--recipe", "digits-supervised", "--objective", "supervised", "--time", "order,flow", "--warmup", "0", *SMALL]
 LAUNCHERS = {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("options", [SIMCLR, [*SIMCLR, "--time", "order,flow"], [*TIME, "--time", "order,flow"]])
+@pytest.mark.parametrize("options", [SIMCLR, TIME])
 def test_two_processes_come_to_the_weights_losses_and_answers_of_one(
     clips: Path, run: Call, tmp_path: Path, options: list[str]
 ) -> None:
@@ -53,10 +54,12 @@ def test_two_processes_come_to_the_weights_losses_and_answers_of_one(
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=2e-4, rtol=2e-3, msg=lambda text, name=name: f"{name} {text}")
+        torch.testing.assert_close(
+            two[name], tensor, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name} {text}"
+        )
     for alone, shared in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         assert alone.keys() == shared.keys()
-        assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-3)
+        assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-5)
         assert shared["step"] == alone["step"]
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two")]
     assert summaries[0]["top1"] == summaries[1]["top1"]
@@ -69,7 +72,8 @@ def test_two_processes_train_with_all_temporal_losses_and_name_every_broken_vide
         lines = [f"{clips / line}" for line in (clips / f"{part}.csv").read_text().splitlines()]
         lines = lines[: len(lines) - (part == "train") * 2]
         (tmp_path / f"{part}.csv").write_text("\n".join([*lines, *(f"{path} 0" for path in broken)]) + "\n")
-    command = ["run", "train.csv", "--val", "val.csv", *TIME, "--out", "run", "--epochs", "1"]
+    command = ["run", "train.csv", "--val", "val.csv", *TIME, "--time", "order,debias,flow", "--epochs", "1"]
+    command += ["--out", "run"]
     done = together(tmp_path, *command)
     assert done.returncode == 1, done.stderr  # torchrun's own: its processes ended with 2
     assert f"exitcode  : {ExitCode.USAGE:d}" in done.stderr

@@ -44,7 +44,7 @@ class AugmentationOptions(RunOptions):
     blur_min: float = option(0.1, "Its least sigma, in pixels.", panel="Augmentation", above=0)
     blur_max: float = option(2.0, "Its largest sigma.", panel="Augmentation", above=0)
     rand_augment: str = option(
-        NO_POLICY, "Supervised: RandAugment, rand-m20-mstd0.5-inc1.", panel="Augmentation", metavar="NAME"
+        NO_POLICY, "RandAugment, as in rand-m20-mstd0.5-inc1; or none.", panel="Augmentation", metavar="NAME"
     )
     mean: float = option(0.45, "Subtracted from values in [0, 1].", panel="Augmentation", minimum=0, maximum=1)
     std: float = option(0.225, "Divides them.", panel="Augmentation", above=0)

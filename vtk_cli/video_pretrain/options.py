@@ -88,12 +88,35 @@ class VideoOptions(
             raise UserError("a temporal filter needs >= 2 frames", "--sampling", "give more frames")
         if losses and self.clips.frames < 2:
             raise UserError("temporal losses need >= 2 frames", "--sampling", "give more frames")
-        if self.objective == "ssl" and self.method in {"simclr", "swav"} and self.views % 2:
-            raise UserError(f"{self.views} views do not pair up", "--views", f"{self.method} takes an even number")
-        if self.objective == "ssl" and self.method == "moco" and self.queue % (self.batch_size * self.views):
-            what = f"a queue of {self.queue} is no multiple of the {self.batch_size * self.views} keys of a batch"
-            raise UserError(what, "--queue", "give a multiple of --batch-size times --views")
+        if self.view_gap_min is not None or self.view_gap_max is not None:
+            self._check_gap()
+        if self.objective == "ssl":
+            self._check_self_supervised()
+
+    def _check_gap(self) -> None:
+        """Seconds between the starts of clips that have none, or that are the wrong way round."""
+        if self.clips.kind == "segment":
+            what = "clips of segments span the whole video and have no gap"
+            raise UserError(
+                what, "--view-gap-min, --view-gap-max", "leave them out, or give --sampling dense or stride"
+            )
         if self.view_gap_min is not None and self.view_gap_max is not None and self.view_gap_min > self.view_gap_max:
             raise UserError("is more than --view-gap-max", "--view-gap-min", "give a smaller one")
-        if self.objective == "ssl" and self.ema_decay is not None:
-            raise UserError("averaged weights are for supervised training", "--ema-decay", "leave it out")
+
+    def _check_self_supervised(self) -> None:
+        """What the frameworks cannot do, and what only classes have."""
+        if self.method in {"simclr", "swav"} and self.views % 2:
+            raise UserError(f"{self.views} views do not pair up", "--views", f"{self.method} takes an even number")
+        if self.method == "simclr" and self.batch_size < 2:
+            what = "SimCLR compares a video with the others of its batch, and one alone has none"
+            raise UserError(what, "--batch-size", "give at least 2")
+        if self.method == "moco" and self.queue % (self.batch_size * self.views):
+            what = f"a queue of {self.queue} is no multiple of the {self.batch_size * self.views} keys of a batch"
+            raise UserError(what, "--queue", "give a multiple of --batch-size times --views")
+        for flag, is_given, what in (
+            ("--ema-decay", self.ema_decay is not None, "averaged weights are"),
+            ("--freeze", self.freeze, "a frozen network is"),
+            ("--dropout", self.dropout > 0, "dropout before the classes is"),
+        ):
+            if is_given:
+                raise UserError(f"{what} for supervised training", flag, "leave it out")

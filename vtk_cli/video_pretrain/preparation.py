@@ -30,7 +30,7 @@ from vtk_cli.video_pretrain.lucas_kanade import lucas_kanade_flow
 from vtk_cli.video_pretrain.moco import MoCo
 from vtk_cli.video_pretrain.networks.backbone import VideoBackbone, VideoTransformer
 from vtk_cli.video_pretrain.networks.class_head import fill_class_head
-from vtk_cli.video_pretrain.networks.image_weights import start_from_published
+from vtk_cli.video_pretrain.networks.image_weights import start_from_published, takes_published
 from vtk_cli.video_pretrain.objective import ClassifiedVideo, PretrainedVideo, SSLObjective, SupervisedObjective
 from vtk_cli.video_pretrain.optimisation import Rate, build_optimizer, parameter_groups
 from vtk_cli.video_pretrain.options import VideoOptions
@@ -301,7 +301,7 @@ def _started(options: VideoOptions, backbone: VideoBackbone, head: nn.Linear | N
     if not path.exists():
         fix = "give none, pretrained, a run folder or a weight file"
         raise UserError("no such run folder or weight file", f"--weights {options.weights}", fix)
-    if path.is_file() and not holds_network(path):
+    if path.is_file() and takes_published(backbone, options.network) and not holds_network(path):
         found = start_from_published(backbone, options.network, path)
         return [f"starts from {found.source}; new: {len(found.made_anew)} tensors"]
     saved = start_from(backbone, options.network, options.weights)

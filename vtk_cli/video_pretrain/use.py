@@ -71,8 +71,6 @@ class Evaluating:
 
     def bank(self) -> Bank:
         """What is found of the training videos."""
-        if not self.train.labelled:
-            raise UserError("the training videos have no labels", "DATA", "label them, or give --protocol test")
         found = self.looker.look(self.train_source, self.views, self.console, title="looking at training videos")
         return Bank(found, self.train.labels, len(self.train.classes))
 
@@ -127,6 +125,8 @@ def predict_videos(options: PredictOptions, console: Console) -> ExitCode:
         UserError: there is no video, the network has no classes and no features are asked for.
     """
     check_backend(options.backend)
+    if not options.videos:
+        raise UserError("no videos are named", "VIDEOS", "name videos, folders or patterns")
     files = [file for file in find_inputs(options.videos) if is_video(file.name)]
     if not files:
         raise UserError("no videos among these", "VIDEOS", "name videos, folders or patterns")
@@ -228,13 +228,15 @@ def _opened(options: EvalOptions, saved: SavedNetwork, protocol: str, console: C
         test = train
     if test is None:
         raise UserError("has no test videos of its own", named.data, "name some with --val")
+    if protocol != "test" and not train.labelled:
+        raise UserError("the training videos have no labels", train.name, "label them, or give --protocol test")
     if not test.labelled:
         raise UserError(
             "the test videos have no labels", test.name, "label them; vtk video-pretrain predict does without"
         )
     if protocol == "test" and not saved.head:
         raise UserError("the network has no classes", str(saved.path), "give --protocol linear, knn ...")
-    classes = common_classes(saved, train.classes) if protocol == "test" else train.classes
+    classes = common_classes(saved, test.classes) if protocol == "test" else train.classes
     train_source, test_source = (
         ClipSource(one.videos, VideoDecoder(options.backend, options.decode_timeout)) for one in (train, test)
     )

@@ -195,7 +195,7 @@ def backends_for(path: Path, backend: Backend) -> tuple[str, ...]:
 def check_backend(backend: Backend) -> None:
     """Raise `UserError` where a backend is asked for that is not installed."""
     if backend != "auto" and importlib.util.find_spec(_READERS[backend].module) is None:
-        raise UserError(f"{backend} is not installed", "--reader", f"pip install {backend}, or choose auto")
+        raise UserError(f"{backend} is not installed", "--backend", f"pip install {backend}, or choose auto")
 
 
 def _number(file: Path) -> tuple[int, str]:

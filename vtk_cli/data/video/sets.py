@@ -74,7 +74,7 @@ def open_videos(
     names = _names(train, test, train_path)
     if str(data) == EMBEDDED:
         names = tuple(DIRECTIONS)
-    one = VideoSet(str(data), train.videos, names)
+    one = VideoSet(str(data), train.videos, names if train.labelled else ())
     other = None
     if test is not None and val_path is not None:
         _check_classes(test, names, val_path)
@@ -133,8 +133,10 @@ def _summary(problems: tuple[Problem, ...]) -> str:
 def _names(train: VideoList, test: VideoList | None, path: Path) -> tuple[str, ...]:
     if train.class_names is not None:
         return train.class_names
+    if test is not None and test.class_names is not None and not train.labelled:
+        return test.class_names
     count = max(train.classes or 0, (test.classes or 0) if test is not None and test.class_names is None else 0)
-    if not train.labelled:
+    if not count:
         return ()
     named = class_names_beside(path)
     if named is None:

@@ -69,6 +69,12 @@ def start_from_published(
     raise UserError("no weights are published for it", name, "start from scratch or from a checkpoint of a run")
 
 
+def takes_published(backbone: VideoBackbone, name: str) -> bool:
+    """Whether there are image or torchvision weights for a network."""
+    is_vit = isinstance(backbone, VideoTransformer) and bool(backbone_entry(name).image_vit)
+    return is_vit or isinstance(backbone, TorchvisionBackbone)
+
+
 def copy_image_vit(backbone: VideoTransformer, image: nn.Module, where: str) -> tuple[str, ...]:
     """Copy the weights of an image ViT into a video transformer.
 
