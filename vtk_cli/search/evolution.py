@@ -16,12 +16,19 @@ import numpy as np
 from vtk_cli.errors import UserError
 from vtk_cli.search.scores.combination import Combination
 from vtk_cli.search.scores.values import Metrics
-from vtk_cli.search.spaces.cost import CostTable, Limits
+from vtk_cli.search.spaces.cost import Cost, CostTable, Limits, total
 from vtk_cli.search.spaces.genes import Genes
 from vtk_cli.search.spaces.space import Space
 
 TRIES = 1000
 """How often in a row an operator may fail to find an architecture that is new and admitted, before it gives up."""
+
+_PLAIN_DRAWS = 20
+_WALK = 30
+"""Steps of the way to the limits, for each position."""
+
+Draw = Callable[[np.random.Generator], Genes]
+"""Draws an architecture at random."""
 
 Admits = Callable[[Genes], bool]
 """Whether an architecture is within the limits."""
@@ -30,6 +37,35 @@ Admits = Callable[[Genes], bool]
 def within(limits: Limits, table: CostTable) -> Admits:
     """Admits what costs no more, and no less, than `limits` say, for networks of the shape that `table` is of."""
     return lambda genes: limits.admit(table.cost(genes))
+
+
+def draw_within(space: Space, limits: Limits, table: CostTable) -> Draw:
+    """Draws architectures within `limits`, also where these are so narrow that hardly any random one is.
+
+    Of a few uniform draws the first within the limits is taken. Where none is, the last one is led there: positions are
+    drawn anew, one at a time, as long as that brings it no further away. It may still be outside in the end.
+    """
+
+    def draw(rng: np.random.Generator) -> Genes:
+        for _ in range(_PLAIN_DRAWS):
+            genes = space.sample(rng)
+            outside = limits.excess(table.cost(genes))
+            if not outside:
+                return genes
+        cost = table.cost(genes)
+        for _ in range(_WALK * len(space.positions)):
+            position = space.positions[int(rng.integers(len(space.positions)))]
+            stretch = position.draw(rng)
+            before, after = (total(table.part(position.start, one)) for one in (position.of(genes), stretch))
+            tried = Cost(cost.macs + after.macs - before.macs, cost.params + after.params - before.params)
+            excess = limits.excess(tried)
+            if excess <= outside:
+                genes, cost, outside = genes[: position.start] + stretch + genes[position.stop :], tried, excess
+            if not outside:
+                break
+        return genes
+
+    return draw
 
 
 @dataclass(frozen=True)
@@ -113,12 +149,22 @@ class Evolution:
         settings: how.
         score: of their metrics.
         admits: which architectures may be asked for; `within` makes one of limits.
+        draw: of those that are nobody's children; None: each architecture of the space is as likely as every other.
+            `draw_within` finds some within narrow limits.
     """
 
-    def __init__(self, space: Space, settings: EvolutionSettings, score: Combination, admits: Admits) -> None:
+    def __init__(
+        self,
+        space: Space,
+        settings: EvolutionSettings,
+        score: Combination,
+        admits: Admits,
+        *,
+        draw: Draw | None = None,
+    ) -> None:
         self.space, self.settings, self.score = space, settings, score
         self.history: list[Generation] = []
-        self._admits = admits
+        self._admits, self._draw = admits, draw or space.sample
         self._rng = np.random.default_rng(settings.seed)
         # In the order asked for, which is the same however the work is shared. None: failed.
         self._told: dict[Genes, Metrics | None] = {}
@@ -203,12 +249,19 @@ class Evolution:
 
     @classmethod
     def from_state(
-        cls, space: Space, settings: EvolutionSettings, score: Combination, admits: Admits, state: Mapping[str, Any]
+        cls,
+        space: Space,
+        settings: EvolutionSettings,
+        score: Combination,
+        admits: Admits,
+        state: Mapping[str, Any],
+        *,
+        draw: Draw | None = None,
     ) -> Self:
         """The search that `state` was taken of.
 
         Args:
-            space, settings, score, admits: as of the search.
+            space, settings, score, admits, draw: as of the search.
             state: of `state()`, also after a passage through JSON.
 
         Raises:
@@ -224,7 +277,7 @@ class Evolution:
                 key = changed[0]
                 what = f"the search was begun with {key.replace('_', ' ')} {theirs.get(key)}, not {_plain(ours[key])}"
                 raise UserError(what, fix="give the same, or another folder")
-        self = cls(space, settings, score, admits)
+        self = cls(space, settings, score, admits, draw=draw)
         self._rng.bit_generator.state = state["rng"]
         self._told = {tuple(genes): None if one is None else _infinite(one) for genes, one in state["told"]}
         self._asked = [tuple(genes) for genes in state["asked"]]
@@ -244,7 +297,7 @@ class Evolution:
         return children + self._random(self.settings.population - len(children), children)
 
     def _random(self, count: int, others: Sequence[Genes]) -> list[Genes]:
-        return self._new(count, others, lambda: self.space.sample(self._rng))
+        return self._new(count, others, lambda: self._draw(self._rng))
 
     def _new(self, count: int, others: Sequence[Genes], make: Callable[[], Genes]) -> list[Genes]:
         """Up to `count` architectures that were never asked for, are not among `others`, and are admitted."""

@@ -5,7 +5,7 @@ Source: arXiv 1904.00420, Section 3.4, and the released code of arXiv 2305.08611
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -33,7 +33,6 @@ def calibration_batches(images: Tensor, size: int) -> tuple[Tensor, ...]:
     return torch.tensor_split(images, -(-len(images) // size))
 
 
-@torch.no_grad()
 def recalibrate(
     supernet: Supernet, genes: Sequence[int], batches: Iterable[Tensor], statistics: Statistics = "cumulative"
 ) -> None:
@@ -48,8 +47,26 @@ def recalibrate(
         batches: each (B, C, H, W), on the supernet's device, B of 2 or more.
         statistics: how the batches are averaged.
     """
-    layers = [one for one in supernet.active_normalisations(genes).values() if one.track_running_stats]
     supernet.eval()
+    measure_statistics(
+        list(supernet.active_normalisations(genes).values()), lambda batch: supernet(batch, genes), batches, statistics
+    )
+
+
+@torch.no_grad()
+def measure_statistics(
+    layers: Sequence[nn.BatchNorm2d],
+    run: Callable[[Tensor], Tensor],
+    batches: Iterable[Tensor],
+    statistics: Statistics,
+) -> None:
+    """Give `layers` the statistics of what they see while `run` takes the batches.
+
+    Args:
+        layers: of a network in eval mode, in which they are left.
+        run: a forward pass of that network.
+        batches, statistics: as of `recalibrate`.
+    """
     momenta = [layer.momentum for layer in layers]
     try:
         for layer in layers:
@@ -57,32 +74,37 @@ def recalibrate(
             layer.momentum = _MOMENTUM[statistics]
             layer.training = True
         for batch in batches:
-            supernet(batch, genes)
+            run(batch)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum, layer.training = momentum, False
 
 
 @contextmanager
-def statistics_kept(supernet: Supernet, genes: Sequence[int]) -> Iterator[None]:
-    """Afterwards the statistics of the normalisations that an architecture uses are what they were, bit for bit."""
-    layers: list[nn.BatchNorm2d] = list(supernet.active_normalisations(genes).values())
-    before = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
+def statistics_kept(layers: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Afterwards the statistics of `layers` are what they were, bit for bit."""
+    before = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
     try:
         yield
     finally:
         with torch.no_grad():
-            for layer, values in zip(layers, before, strict=True):
-                for buffer, value in zip(layer.buffers(), values, strict=True):
-                    buffer.copy_(value)
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 @contextmanager
-def modes_kept(network: nn.Module) -> Iterator[None]:
-    """Afterwards every module of `network` is in training or in eval mode as it was before."""
-    before = [(module, module.training) for module in network.modules()]
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, all `modules` are in eval mode; afterwards each is in the mode that it was in."""
+    before = [module.training for module in modules]
+    _set_modes(modules, [False] * len(before))
     try:
         yield
     finally:
-        for module, training in before:
+        _set_modes(modules, before)
+
+
+def _set_modes(modules: Sequence[nn.Module], modes: Sequence[bool]) -> None:
+    """Setting an attribute of a module is slow, and seldom needed."""
+    for module, training in zip(modules, modes, strict=True):
+        if module.training != training:
             module.training = training

@@ -4,32 +4,34 @@ For the engine's loop, `engine.loop.fit`:
 
     sampler = UniformSampler(space)
     optimizer = sgd(supernet, lr=0.025, momentum=0.9, weight_decay=3e-4)
-    fit(supernet, PathObjective(sampler), batches, optimizer, plan=Plan(epochs=250, clip_norm=5), ...)
+    fit(supernet, PathObjective(sampler, seed=0), batches, optimizer, plan=Plan(epochs=250, clip_norm=5), ...)
 
 The loop sets gradients to None after every update, and a weight without a gradient is left alone by optimisers: by
-momentum and weight decay too. What paths a step runs follows from the clock's seed, so resuming is exact.
+momentum and weight decay too. What paths a step runs follows from the seed and the step, so resuming is exact, and all
+processes run the same; they average the gradients of these paths, and of nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, cast
 
 import torch
+import torch.distributed as dist
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
-from vtk_cli.engine.update import Clock
+from vtk_cli.engine.seeds import sample_seed
+from vtk_cli.engine.update import Clock, gradients_stay_here
 from vtk_cli.search.samplers import Path, PathSampler
+from vtk_cli.search.spaces.genes import Genes
 from vtk_cli.search.spaces.supernet import Supernet
 
 Prepare = Callable[[Tensor, int], Tensor]
 """`prepare(images, seed)`: what the network gets of a batch's images: normalised, augmented with draws from `seed`."""
-
-PathLoss = Callable[[Supernet, Path, Tensor, Tensor], Tensor]
-"""The mean loss of a path on images (B, C, H, W) and targets (B,)."""
 
 
 class PathObjective:
@@ -39,6 +41,7 @@ class PathObjective:
 
     Args:
         sampler: chooses the paths.
+        seed: of the choice: the same in all processes, and in all batches of an update.
         smoothing: of the labels, in [0, 1).
         prepare: of the images; None: they are as the network gets them.
         sharpness: radius of sharpness-aware steps (arXiv 2010.01412): the gradient is that at the weights moved by so
@@ -49,36 +52,50 @@ class PathObjective:
         self,
         sampler: PathSampler,
         *,
+        seed: int,
         smoothing: float = 0.0,
         prepare: Prepare | None = None,
         sharpness: float | None = None,
     ) -> None:
-        self._sampler, self._smoothing, self._prepare, self._sharpness = sampler, smoothing, prepare, sharpness
+        self._sampler, self._seed = sampler, seed
+        self._smoothing, self._prepare, self._sharpness = smoothing, prepare, sharpness
 
     def __call__(self, model: nn.Module, batch: Any, clock: Clock) -> Iterator[Tensor]:
         """Yield the losses of the paths, each before the forward of the next.
 
         Args:
-            model: a `Supernet` in training mode.
+            model: a `Supernet` in training mode, possibly wrapped for several processes.
             batch: on the model's device.
-            clock: seeds every draw.
+            clock: says the step; seeds what `prepare` draws.
         """
-        supernet = cast("Supernet", model)
+        shared = isinstance(model, DistributedDataParallel)
+        supernet = cast("Supernet", model.module if shared else model)
         _, images, targets = batch
         if self._prepare is not None:
             images = self._prepare(images, clock.seed)
-        for path in self._sampler.paths(clock.seed):
-            if self._sharpness is None:
-                yield self._loss(supernet, path, images, targets)
-            else:
+        paths = self._sampler.paths(sample_seed(self._seed, 0, clock.step))
+        # The wrapper would wait for gradients of all weights: those of the paths are averaged here.
+        with gradients_stay_here(model):
+            for path in paths:
                 weights = [one for one in supernet.active_parameters(path.genes).values() if one.requires_grad]
-                gradient = self._gradient(weights, self._loss(supernet, path, images, targets))
-                with moved_along(weights, gradient, self._sharpness):
-                    yield self._loss(supernet, path, images, targets)
+                with self._moved(model, path, weights, images, targets):
+                    yield self._loss(model, path, images, targets)
+            if shared:
+                average_gradients(supernet, [path.genes for path in paths])
 
-    def _loss(self, supernet: Supernet, path: Path, images: Tensor, targets: Tensor) -> Tensor:
+    def _moved(
+        self, model: nn.Module, path: Path, weights: list[nn.Parameter], images: Tensor, targets: Tensor
+    ) -> AbstractContextManager[None]:
+        """For a sharpness-aware step, the weights moved along the gradient; otherwise nothing."""
+        if self._sharpness is None:
+            return nullcontext()
+        gradient = self._gradient(weights, self._loss(model, path, images, targets))
+        return moved_along(weights, gradient, self._sharpness)
+
+    def _loss(self, model: nn.Module, path: Path, images: Tensor, targets: Tensor) -> Tensor:
+        supernet = cast("Supernet", model.module if isinstance(model, DistributedDataParallel) else model)
         with without_gradient(supernet, path):
-            logits = supernet(images, path.genes)
+            logits = model(images, path.genes)
         return F.cross_entropy(logits, targets, label_smoothing=self._smoothing)
 
     @staticmethod
@@ -118,6 +135,17 @@ def moved_along(weights: list[nn.Parameter], gradient: list[Tensor], radius: flo
         with torch.no_grad():
             for one, was in zip(weights, before, strict=True):
                 one.copy_(was)
+
+
+def average_gradients(supernet: Supernet, paths: Sequence[Genes]) -> None:
+    """Make the gradients of the weights of `paths` the mean over the processes, which all ran these paths."""
+    weights = {name: one for genes in paths for name, one in supernet.active_parameters(genes).items()}
+    gradients = [one.grad for one in weights.values() if one.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def sgd(

@@ -28,13 +28,15 @@ class Noise:
 
     def __init__(self, settings: ScoreSettings, kept_bytes: int = KEPT_BYTES) -> None:
         self._settings, self._room = settings, kept_bytes
-        self._kept: dict[tuple[int, str], Tensor] = {}
+        self._kept: dict[tuple[int, str], tuple[Tensor, ...]] = {}
 
-    def levels(self, parameters: Mapping[str, nn.Parameter], draw: int, genes: Sequence[int]) -> list[Tensor]:
-        """For each parameter the noise of all levels, (T, *shape), in the order of `parameters`."""
+    def levels(
+        self, parameters: Mapping[str, nn.Parameter], draw: int, genes: Sequence[int]
+    ) -> list[tuple[Tensor, ...]]:
+        """For each parameter, in the order of `parameters`, the noise of each level, shaped like it."""
         return [self._of(name, parameter, draw, genes) for name, parameter in parameters.items()]
 
-    def _of(self, name: str, parameter: nn.Parameter, draw: int, genes: Sequence[int]) -> Tensor:
+    def _of(self, name: str, parameter: nn.Parameter, draw: int, genes: Sequence[int]) -> tuple[Tensor, ...]:
         kept = self._kept.get((draw, name))
         if kept is not None:
             return kept
@@ -44,11 +46,12 @@ class Noise:
         rng = np.random.default_rng([settings.seed, draw, seed])
         drawn = rng.standard_normal((len(settings.sigmas), *parameter.shape), dtype=np.float32)
         noise = torch.from_numpy(drawn).to(parameter.device, parameter.dtype)
+        levels: tuple[Tensor, ...] = noise.unbind()
         size = noise.numel() * noise.element_size()
         if settings.common_noise and size <= self._room:
             self._room -= size
-            self._kept[draw, name] = noise
-        return noise
+            self._kept[draw, name] = levels
+        return levels
 
 
 @contextmanager
@@ -64,7 +67,10 @@ def restored(parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def perturbed(
-    parameters: Sequence[nn.Parameter], noise: Sequence[Tensor], trained: Sequence[Tensor], settings: ScoreSettings
+    parameters: Sequence[nn.Parameter],
+    noise: Sequence[Sequence[Tensor]],
+    trained: Sequence[Tensor],
+    settings: ScoreSettings,
 ) -> Iterator[None]:
     """Put the noise of one level after the other on `parameters`, in place; `restored` undoes it.
 
@@ -72,8 +78,8 @@ def perturbed(
     weights, with s_t (arXiv 2305.08611, released code, which has the former).
 
     Args:
-        parameters: with the trained weights at the first level.
-        noise: of each parameter, (T, *shape), standard normal.
+        parameters: of any values.
+        noise: of each parameter, at each level, standard normal.
         trained: copies of the trained weights.
         settings: the levels, and how the noise is scaled.
     """
@@ -84,7 +90,7 @@ def perturbed(
         step = [one[level] for one in noise]
         if scales is not None:
             step = [one * scale for one, scale in zip(step, scales, strict=True)]
-        if settings.noise == "direct":
+        if level == 0 or settings.noise == "direct":
             torch._foreach_copy_(weights, list(trained))
             last = 0.0
         torch._foreach_add_(weights, step, alpha=sigma - last)

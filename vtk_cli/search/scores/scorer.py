@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.recalibration import calibration_batches, modes_kept, recalibrate, statistics_kept
+from vtk_cli.search.recalibration import calibration_batches, evaluating, measure_statistics, statistics_kept
 from vtk_cli.search.scores.angle import measure_angle
 from vtk_cli.search.scores.noise import Noise, perturbed, restored
 from vtk_cli.search.scores.settings import Measurement, ScoreSettings
+from vtk_cli.search.seen_images import Seen
 from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.supernet import Supernet
+from vtk_cli.search.spaces.supernet import Choice, Supernet
 
 Measured = dict[str, dict[str, Any]]
 """Plain numbers of each measurement, for JSON; a loss that is not finite is None.
@@ -41,12 +42,12 @@ class Images:
 
     Args:
         calibration: (N, C, H, W) of the training half, for batch normalisation.
-        images: (M, C, H, W) of the scoring half.
+        images: (M, C, H, W) of the scoring half; a tensor, or what makes one of a slice.
         labels: (M,) int64.
     """
 
     calibration: Tensor
-    images: Tensor
+    images: Seen
     labels: Tensor
 
     def __post_init__(self) -> None:
@@ -54,12 +55,25 @@ class Images:
             raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels")
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """A pass over the scoring half: for each batch the sum of its losses and of its hits, (batches,) on the device."""
+class _Parts:
+    """The parts of a supernet, found once: looking for them anew would take as long as some forward passes."""
 
-    losses: Tensor
-    hits: Tensor
+    def __init__(self, supernet: Supernet) -> None:
+        self.modules = list(supernet.modules())
+        self._parameters = [(name, one, supernet.choice_of(name)) for name, one in supernet.named_parameters()]
+        self._normalisations = [
+            (one, supernet.choice_of(f"{name}.running_mean"))
+            for name, one in supernet.named_modules()
+            if isinstance(one, nn.BatchNorm2d) and one.track_running_stats
+        ]
+
+    def parameters(self, genes: Genes) -> dict[str, nn.Parameter]:
+        """Those that an architecture uses, by name."""
+        return {name: one for name, one, choice in self._parameters if _uses(genes, choice)}
+
+    def normalisations(self, genes: Genes) -> list[nn.BatchNorm2d]:
+        """Those that an architecture uses."""
+        return [one for one, choice in self._normalisations if _uses(genes, choice)]
 
 
 class Scorer:
@@ -78,7 +92,7 @@ class Scorer:
     ) -> None:
         self.supernet, self.settings = supernet, settings
         self._initial, self._images = initial, images
-        self._noise = Noise(settings)
+        self._noise, self._parts = Noise(settings), _Parts(supernet)
 
     def check(self, needs: Iterable[Measurement]) -> None:
         """Refuse what cannot be measured.
@@ -89,7 +103,7 @@ class Scorer:
         """
         needs = frozenset(needs)
         if "angle" in needs:
-            self._check_initial()
+            _ = self._states
         if needs & {"clean", "noise"}:
             if self._images is None or not len(self._images.images):
                 what = "there is no image to score on: the scoring half has 0"
@@ -116,65 +130,72 @@ class Scorer:
         if needs & {"clean", "noise"}:
             measured |= self._losses(genes, noisy="noise" in needs)
         if "angle" in needs:
-            assert self._initial is not None  # noqa: S101 - checked above
             quirk = self.settings.official_angle
-            measured["angle"] = measure_angle(self.supernet, genes, self._initial, self._final, official=quirk)
+            measured["angle"] = measure_angle(self.supernet, genes, *self._states, official=quirk)
         return measured
 
     @cached_property
-    def _final(self) -> Mapping[str, Tensor]:
-        """The trained state, shared with the supernet, whose weights are always put back."""
-        return self.supernet.state_dict()
-
-    def _check_initial(self) -> None:
+    def _states(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The state before and after training; the latter is shared with the supernet, whose weights are put back."""
+        final = self.supernet.state_dict()
         if self._initial is None:
             what = "the angle needs the weights from before the training, which are not here"
             raise UserError(what, "--score angle", "train the supernet anew, or choose another score")
-        for name, value in self._final.items():
+        for name, value in final.items():
             if name not in self._initial or self._initial[name].shape != value.shape:
-                what = f"the initial weights are of another supernet: {name} is another"
+                what = f"the weights from before the training are of another supernet: {name} differs"
                 raise UserError(what, "--score angle", "give the two states of one training")
+        return self._initial, final
 
     @torch.no_grad()
     def _losses(self, genes: Genes, *, noisy: bool) -> Measured:
-        supernet, settings = self.supernet, self.settings
-        draws: list[list[_Pass]] = []
-        with modes_kept(supernet), statistics_kept(supernet, genes), full_precision():
-            own = settings.accuracy_calibration_images
-            recalibrate(supernet, genes, self._calibration(genes, own), settings.bn)
-            rest = accurate = self._pass(genes)
+        own = self.settings.accuracy_calibration_images
+        layers = self._parts.normalisations(genes)
+        with evaluating(self._parts.modules), statistics_kept(layers), full_precision():
+            self._calibrate(genes, layers, own)
+            clean, hits = self._pass_with_hits(genes)
+            passes = [clean]
             if noisy:
                 if own is not None:
-                    recalibrate(supernet, genes, self._calibration(genes), settings.bn)
-                    rest = self._pass(genes)
-                draws = [list(self._draw(genes, draw)) for draw in range(settings.draws)]
-            losses = self._means([rest.losses, accurate.losses, *(one.losses for draw in draws for one in draw)])
-        count = len(self._data.images)
-        accuracy = int(accurate.hits.sum()) / count
-        measured: Measured = {"clean": {"loss": losses[1], "accuracy": accuracy, "images": count}}
+                    self._calibrate(genes, layers)
+                passes += [clean if own is None else self._pass(genes), *self._noisy_passes(genes)]
+        losses, count = self._means(passes), len(self._data.images)
+        accuracy = float(hits.sum()) / count
+        measured: Measured = {"clean": {"loss": losses[0], "accuracy": accuracy, "images": count}}
         if noisy:
-            levels = len(settings.sigmas)
+            levels = len(self.settings.sigmas)
             curves = [losses[at : at + levels] for at in range(2, len(losses), levels)]
-            measured["noise"] = {"loss": losses[0], "losses": curves, "images": count}
+            measured["noise"] = {"loss": losses[1], "losses": curves, "images": count}
         return measured
 
-    def _draw(self, genes: Genes, draw: int) -> Iterator[_Pass]:
-        """A pass at each level of noise."""
-        parameters = self.supernet.active_parameters(genes)
-        noise = self._noise.levels(parameters, draw, genes)
-        weights = list(parameters.values())
+    def _noisy_passes(self, genes: Genes) -> list[Tensor]:
+        """A pass for each draw of the noise and each level of it."""
+        parameters = self._parts.parameters(genes)
+        weights, passes = list(parameters.values()), []
         with restored(weights) as trained:
-            for _ in perturbed(weights, noise, trained, self.settings):
-                yield self._pass(genes)
+            for draw in range(self.settings.draws):
+                noise = self._noise.levels(parameters, draw, genes)
+                passes += [self._pass(genes) for _ in perturbed(weights, noise, trained, self.settings)]
+        return passes
 
-    def _pass(self, genes: Genes) -> _Pass:
+    def _pass(self, genes: Genes) -> Tensor:
+        """The sum of the losses of each batch of the scoring half, (batches,), left on the device."""
+        return torch.stack([_summed_loss(logits, labels) for logits, labels in self._logits(genes)])
+
+    def _pass_with_hits(self, genes: Genes) -> tuple[Tensor, Tensor]:
+        """As `_pass`, and how many images of each batch are classified rightly."""
+        found = [
+            (_summed_loss(logits, labels), (logits.argmax(dim=1) == labels).sum())
+            for logits, labels in self._logits(genes)
+        ]
+        losses, hits = zip(*found, strict=True)
+        return torch.stack(losses), torch.stack(hits)
+
+    def _logits(self, genes: Genes) -> Iterator[tuple[Tensor, Tensor]]:
         data, size = self._data, self.settings.batch_size
-        losses, hits = [], []
-        for images, labels in zip(data.images.split(size), data.labels.split(size), strict=True):
-            logits = self.supernet(images, genes)
-            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-            hits.append((logits.argmax(dim=1) == labels).sum())
-        return _Pass(torch.stack(losses), torch.stack(hits))
+        for start in range(0, len(data.images), size):
+            batch = slice(start, start + size)
+            yield self.supernet(data.images[batch], genes), data.labels[batch]
 
     def _means(self, passes: Sequence[Tensor]) -> list[float | None]:
         """The mean loss of each pass, in double precision; None where it is not finite."""
@@ -192,14 +213,15 @@ class Scorer:
         assert self._images is not None  # noqa: S101 - `check` saw to it
         return self._images
 
-    def _calibration(self, genes: Genes, count: int | None = None) -> tuple[Tensor, ...]:
-        """The calibration batches, the same for all architectures unless each draws its own."""
+    def _calibrate(self, genes: Genes, layers: Sequence[nn.BatchNorm2d], count: int | None = None) -> None:
+        """On the same images for all architectures, unless each draws its own."""
         images, settings = self._data.calibration, self.settings
         count = min(settings.calibration_images if count is None else count, len(images))
         if not settings.fixed_calibration:
             rng = np.random.default_rng([settings.seed, *(gene + 1 for gene in genes)])
             images = images[torch.from_numpy(rng.permutation(len(images))[:count]).to(images.device)]
-        return calibration_batches(images[:count], settings.calibration_batch)
+        batches = calibration_batches(images[:count], settings.calibration_batch)
+        measure_statistics(layers, lambda batch: self.supernet(batch, genes), batches, settings.bn)
 
 
 @contextmanager
@@ -211,3 +233,11 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _uses(genes: Genes, choice: Choice | None) -> bool:
+    return choice is None or genes[choice[0]] == choice[1]
+
+
+def _summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="sum")

@@ -97,8 +97,10 @@ class ScoreSettings:
 
     def shaping(self, measurement: Measurement) -> dict[str, Any]:
         """The fields that shape a measurement; others change only what is computed from it."""
-        known = asdict(self)
-        return {name: known[name] for name in _FIELDS[measurement]}
+        known, fields = asdict(self), {*_FIELDS[measurement]}
+        if "fixed_calibration" in fields and not self.fixed_calibration:
+            fields.add("seed")
+        return {name: value for name, value in known.items() if name in fields}
 
     def key(self, measurement: Measurement) -> str:
         """A short key for a measurement with these settings, to store it under with architecture, weights and data."""

@@ -115,6 +115,12 @@ class Limits:
             and (self.max_params is None or cost.params <= self.max_params)
         )
 
+    def excess(self, cost: Cost) -> float:
+        """How far outside of the limits an architecture of this cost is, in parts of each limit; 0 within."""
+        over = ((cost.macs, self.max_macs), (cost.params, self.max_params))
+        above = sum(max(0.0, value / limit - 1) for value, limit in over if limit is not None)
+        return above + (max(0.0, 1 - cost.macs / self.min_macs) if self.min_macs else 0.0)
+
     def check(self, attainable: CostRange) -> None:
         """Refuse limits that no architecture meets.
 
