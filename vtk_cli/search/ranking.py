@@ -89,20 +89,25 @@ def spearman_rho(scores: Floats, truth: Floats) -> float | None:
     return float(first @ second) / scale if scale else None
 
 
-def top_overlap(scores: Floats, truth: Floats, count: int) -> float:
-    """What part of the `count` best of N by truth is among the `count` best by score, 0..1.
+def best_by(scores: Floats, truth: Floats, count: int) -> NDArray[np.intp]:
+    """Which `count` of N architectures are the best by score.
 
     Where scores are equal, the worse architectures are taken first: a score gets no credit for what it does not tell
     apart.
     """
-    chosen = set(_best(scores, truth, count).tolist())
+    return np.lexsort((truth, -scores))[:count]
+
+
+def top_overlap(scores: Floats, truth: Floats, count: int) -> float:
+    """What part of the `count` best of N by truth is among the `count` best by score, 0..1; ties as in `best_by`."""
+    chosen = set(best_by(scores, truth, count).tolist())
     best = set(np.lexsort((np.arange(len(truth)), -truth))[:count].tolist())
     return len(chosen & best) / count
 
 
 def top_regret(scores: Floats, truth: Floats, count: int) -> float:
-    """The best truth of N less the best among the `count` best by score; ties as in `top_overlap`."""
-    return float(truth.max() - truth[_best(scores, truth, count)].max())
+    """The best truth of N less the best among the `count` best by score; ties as in `best_by`."""
+    return float(truth.max() - truth[best_by(scores, truth, count)].max())
 
 
 def agreement(scores: Floats, truth: Floats, *, regret_of: int = 10, draws: int = DRAWS, seed: int = 0) -> Agreement:
@@ -203,10 +208,6 @@ def _bootstrap(statistic: Callable[[NDArray[np.intp]], float | None], count: int
         return Estimate(value)
     low, high = np.quantile(defined, [(1.0 - CONFIDENCE) / 2.0, (1.0 + CONFIDENCE) / 2.0])
     return Estimate(value, float(low), float(high))
-
-
-def _best(scores: Floats, truth: Floats, count: int) -> NDArray[np.intp]:
-    return np.lexsort((truth, -scores))[:count]
 
 
 def _mean(values: list[float | None]) -> float | None:
