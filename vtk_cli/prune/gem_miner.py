@@ -50,12 +50,12 @@ class GemMiner(MaskedSearch):
 
     def begin_step(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:  # noqa: ARG002
         """Clamp the scores and let some die, when it is time."""
-        if step and step % self.clamp_steps == 0:
-            self._clamp()
-        if step and step % self.prune_steps == 0:
+        if step and step % self.prune_steps == 0:  # before clamping, which makes the best ones equal
             alive = sum(int(mask.sum()) for mask in self._alive().values())
             dying = math.ceil(alive * (1 - self._keep ** (self.prune_steps / self.steps)))
             self._keep_alive(max(alive - dying, self._promised()))
+        if step and step % self.clamp_steps == 0:
+            self._clamp()
 
     def penalty(self) -> Tensor:
         """5e-7 times the sum of the squared scores."""
@@ -68,7 +68,6 @@ class GemMiner(MaskedSearch):
         """Exactly the promised number stay, all of them kept; a second time changes nothing."""
         if not self.scores:
             return
-        self._clamp()
         self._keep_alive(self._promised())
         set_masks(self.twin.network, {name: mask.clone() for name, mask in self._alive().items()})
 
@@ -88,7 +87,7 @@ class GemMiner(MaskedSearch):
     @torch.no_grad()
     def _keep_alive(self, count: int) -> None:
         alive, layers = self._alive(), self.twin.layers
-        amounts = {name: layer.amounts.masked_fill(~alive[name], -1.0) for name, layer in layers.items()}
+        amounts = {name: layer.amounts.masked_fill(~alive[name], -torch.inf) for name, layer in layers.items()}
         for name, mask in select_globally(amounts, count).items():
             alive[name].copy_(mask)
             cast("nn.Parameter", layers[name].scores).masked_fill_(~mask, 0.0)

@@ -82,10 +82,11 @@ class MaskedNetwork(nn.Module):
 
     def refresh(self) -> None:
         """Choose the masks by the scores as they are now; fixed masks stay."""
-        if not any(layer.scores is not None for layer in self.layers.values()):
+        layers = self.layers
+        if not any(layer.scores is not None for layer in layers.values()):
             return
         for name, mask in self.chosen().items():
-            self.layers[name].mask.copy_(mask)
+            layers[name].mask.copy_(mask)
 
     @torch.no_grad()
     def chosen(self) -> dict[str, Tensor]:

@@ -25,6 +25,11 @@ class Search(nn.Module):
         for parameter in trained:
             parameter.requires_grad_()
 
+    @property
+    def network(self) -> nn.Module:
+        """The bare generator, whose layers may be masked."""
+        return self.generator
+
     def trained(self) -> list[nn.Parameter]:
         """What is trained; empty where nothing is."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -65,6 +70,11 @@ class MaskedSearch(Search):
     def twin(self) -> MaskedNetwork:
         """The masked generator."""
         return cast("MaskedNetwork", self.generator)
+
+    @property
+    def network(self) -> nn.Module:
+        """The bare generator with its masked layers."""
+        return self.twin.network
 
     @property
     def scores(self) -> list[nn.Parameter]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.errors import UserError
+from vtk_cli.files import sha256_file
+from vtk_cli.models.weights import load_exactly, read_state_dict
 from vtk_cli.prune.keeping import Scope, ScoreInit, WeightInit
 from vtk_cli.prune.masking import Masked, prunable
 
@@ -96,6 +99,23 @@ def initialise_weights(network: nn.Module, rule: WeightRule) -> None:
         weight.copy_(_drawn(layer, number, rule).view(weight.shape))
         if isinstance(bias := layer.bias, Tensor):
             bias.zero_()
+
+
+def load_weights(generator: nn.Module, path: Path) -> str:
+    """Start from a checkpoint instead of random weights.
+
+    Args:
+        generator: plain.
+        path: a weight file of exactly this generator.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        UserError: it cannot be read, or is of another generator.
+    """
+    load_exactly(generator, read_state_dict(path), str(path))
+    return sha256_file(path)
 
 
 @torch.no_grad()
