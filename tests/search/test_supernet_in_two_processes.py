@@ -1,0 +1,59 @@
+"""Two processes train one supernet: gradients of the paths are averaged, and nothing else is waited for."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.search.small_spaces import randomise, small_shape
+from tests.search.two_process_training import PATHS, SPACE, trained
+
+ROOT = Path(__file__).parents[2]
+LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of two processes has in the end."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if name not in LAUNCHERS and "SLURM" not in name}
+    clean |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    script = [str(Path(__file__).with_name("two_process_training.py")), str(folder)]
+    subprocess.run([*launch, "--master-port", str(port), *script], env=clean, check=True, timeout=120)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_images_keep_the_same_weights(found) -> None:
+    first, second = (one["apart"] for one in found)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.slow
+def test_weights_off_the_paths_are_left_alone_in_every_process(found) -> None:
+    supernet = randomise(SPACE.supernet(small_shape(SPACE)))
+    before = dict(supernet.named_parameters())
+    changed = {name for name, value in found[0]["apart"].items() if not torch.equal(value, before[name])}
+    assert changed == {name for genes in PATHS for name in supernet.active_parameters(genes)}
+
+
+@pytest.mark.slow
+def test_processes_that_see_the_same_images_train_as_one_does(found) -> None:
+    """So the gradient is the mean over the processes, also where batches are accumulated."""
+    alone = {
+        "alike": trained(None, alike=True, batch_size=6),
+        "accumulated": trained(None, alike=True, batch_size=3, accumulate=2),
+    }
+    for kind, weights in alone.items():
+        for name, value in weights.items():
+            torch.testing.assert_close(found[0][kind][name], value, atol=1e-5, rtol=1e-4)
