@@ -110,7 +110,7 @@ def _old_bytes(text: object, encoding: object) -> bytes:
 def read_pickle(path: Path) -> Any:
     """What a pickle holds: plain, compressed by bzip2, or inside of a file of `torch.save`, old or new.
 
-    The content of a large benchmark takes several times the file's size in memory.
+    The content of a benchmark takes about five times the file's size in memory while it is read.
 
     Raises:
         UserError: the file is missing, damaged or cut short, or holds something other than numbers, text and containers
