@@ -18,7 +18,8 @@ from vtk_cli.search.benchmarks.trainings import file_rows, meta_archs
 _TABLES = (".csv", ".json")
 _PICKLES = (".pth", ".pickle", ".pkl", ".pbz2")
 _LARGE = 256 * 2**20
-"""Bytes from which on what a pickle holds is kept as a table in the cache: NAS-Bench-201's 4.7 GB take a minute and 23 GB of memory."""
+"""Bytes from which on what a pickle holds is kept as a table in the cache: the 4.7 GB of NAS-Bench-201 would take a
+minute and 23 GB of memory every time."""
 _LAYOUT = 1
 """To be raised with every change of what is read from a pickle."""
 
