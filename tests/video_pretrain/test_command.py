@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.video_pretrain.tiny_runs import CPU, SSL, Call, load
+from tests.video_pretrain.tiny_runs import CPU, SSL, SUPERVISED, Call, load
+from vtk_cli.data.video.clips import ClipSource
+from vtk_cli.video_pretrain.looking import Found, Looker
+from vtk_cli.video_pretrain.samples import TestViews
 
 
 def test_a_run_leaves_weights_a_page_and_its_numbers(finished: Path) -> None:
@@ -107,7 +112,9 @@ def test_a_missing_test_video_ends_an_evaluation_unless_it_is_allowed(
     code, _, err = run(*command)
     assert code == 2
     assert "1 of 9 test videos cannot be decoded" in err
-    assert run(*command, "--allow-missing")[0] == 0
+    code, out, err = run(*command, "--allow-missing", "--json")
+    assert code == 0, err
+    assert json.loads(out)["missing videos"] == {str(tmp_path / "none.mp4"): "video is missing"}
 
 
 def test_the_plan_of_an_evaluation_decodes_and_writes_nothing(finished: Path, run: Call, tmp_path: Path) -> None:
@@ -118,6 +125,38 @@ def test_the_plan_of_an_evaluation_decodes_and_writes_nothing(finished: Path, ru
     assert (said["protocol"], said["training videos"], said["test videos"]) == ("linear", 24, 8)
     assert "top1" not in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_while_a_training_goes_on_a_test_has_one_view_of_a_video_and_all_at_its_end(
+    clips: Path, run: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, heard = Looker.look, []
+
+    def listening(self: Looker, source: ClipSource, views: TestViews, *others: Any, **named: Any) -> Found:
+        heard.append((views.clips, views.crops))
+        return look(self, source, views, *others, **named)
+
+    monkeypatch.setattr(Looker, "look", listening)
+    many = ["--test-clips", "2", "--test-crops", "3", "--epochs", "1"]
+    code, _, err = run("run", clips, *SUPERVISED, *many)
+    assert code == 0, err
+    assert heard == [(1, 1), (2, 3)]
+
+
+def test_no_decoder_outlives_its_command(finished: Path, clips: Path, run: Call) -> None:
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    if not children.is_file():
+        pytest.skip("no /proc here")
+    before, clip = children.read_text().split(), next((clips / "val").rglob("*.mp4"))
+    for command in (
+        ["run", clips, *SSL, "--epochs", "1"],
+        ["eval", finished, "--protocol", "knn", *CPU],
+        ["predict", clip, "--model", finished, "--features", *CPU],
+        ["preview", clip],
+    ):
+        code, _, err = run(*command)
+        assert code == 0, err
+        assert children.read_text().split() == before, command[0]
 
 
 def test_an_evaluation_does_not_write_over_the_page_of_a_run(finished: Path, run: Call) -> None:

@@ -7,8 +7,8 @@ its nearest neighbours are tested; the weights are saved, and a page tells how i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from vtk_cli.video_pretrain.options import VideoOptions
 from vtk_cli.video_pretrain.preparation import Training, open_data, prepare, test_views
 from vtk_cli.video_pretrain.protocols import Bank, answers_of, by_neighbours
 from vtk_cli.video_pretrain.report import Story, broken_csv, read_broken, write_story
+from vtk_cli.video_pretrain.samples import TestViews
 from vtk_cli.video_pretrain.scores import Answers
 from vtk_cli.video_pretrain.trained import save_network
 
@@ -69,12 +70,16 @@ def train_video(options: VideoOptions, console: Console) -> ExitCode:
             world.on_main(lambda: show_plan(options, training, face))
             return ExitCode.DONE
         name = f"{options.data_name}-{options.network}"
-        with shared_run(world, "video-pretrain run", name, options, face, may_change=_MAY_CHANGE) as run:
+        opened = shared_run(world, "video-pretrain run", name, options, face, may_change=_MAY_CHANGE)
+        with opened as run, ExitStack() as stack:
+            for source in (training.data.train_source, training.data.val_source):
+                if source is not None:
+                    stack.callback(source.close)
             keep_in_memory(options, training, face)
             best = _best(training, run.path / BEST)
             with _faults_kept(training, run.path / BAD_FILES):
                 result = _fit(options, training, best, run, face)
-            tested = _tested(options, training, result.model, face)
+            tested = _tested(options, training, result.model, test_views(options), face)
             training.batches.faults.update(_joined(world.gather(training.batches.faults)))
             world.on_main(lambda: _conclude(options, training, result, tested, run=run, console=face))
         if tested.missing and not options.allow_missing:
@@ -168,8 +173,9 @@ def _fit(options: VideoOptions, training: Training, best: BestWeights, run: RunF
 
 
 def _measured(options: VideoOptions, training: Training, model: nn.Module, console: Console) -> Mapping[str, float]:
-    """Top-1 of the classes, or of nearest neighbours."""
-    found = _tested(options, training, model, console).answers
+    """Top-1 of the classes, or of nearest neighbours, by one view of each video."""
+    one = replace(test_views(options), clips=1, crops=1)
+    found = _tested(options, training, model, one, console).answers
     scalars = {} if found is None else found.scalars()
     return scalars if options.objective == "supervised" else {f"knn_{name}": value for name, value in scalars.items()}
 
@@ -182,12 +188,12 @@ def _can_test(options: VideoOptions, training: Training) -> bool:
     return options.objective == "supervised" or bool(options.knn_epochs and data.train.labelled)
 
 
-def _tested(options: VideoOptions, training: Training, model: nn.Module, console: Console) -> Tested:
+def _tested(options: VideoOptions, training: Training, model: nn.Module, views: TestViews, console: Console) -> Tested:
     """What the network, or the nearest neighbours of its features, say of the test videos."""
     val, source, train = training.data.val, training.data.val_source, training.data.train
     if val is None or source is None or not _can_test(options, training):
         return Tested()
-    looker, views = _looker(options, training, model), test_views(options)
+    looker = _looker(options, training, model)
     found = looker.look(source, views, console, title="testing")
     scores: NDArray[Any] | None = found.scores
     if not isinstance(model, ClassifiedVideo):

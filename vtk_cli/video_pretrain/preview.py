@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,8 @@ def preview_clip(options: PreviewOptions, console: Console) -> ExitCode:
         return clips_for_test(sampling, length, fps, 1, short=options.short)
 
     try:
-        (frames,) = VideoDecoder(options.backend, options.decode_timeout).clips(
-            VideoFile(path, None, str(path)), choose
-        )
+        with closing(VideoDecoder(options.backend, options.decode_timeout)) as decoder:
+            (frames,) = decoder.clips(VideoFile(path, None, str(path)), choose)
     except BrokenVideo as error:
         raise UserError(error.reason, str(path), "name another video") from error
     side = options.img_size

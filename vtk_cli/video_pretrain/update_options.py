@@ -84,9 +84,13 @@ class SpeedOptions(SpeechOptions):
 class TestViewOptions(SpeechOptions):
     """Multi-view testing: several clips of a video, several crops of a clip."""
 
-    test_clips: int = option(1, "Clips of a video in a test.", panel="Testing", minimum=1)
+    test_clips: int = option(
+        1, "Clips of a video in a test; while a training goes on, one.", panel="Testing", minimum=1
+    )
     test_crops: Literal["1", "3"] = option(
-        "1", "Crops of a clip: the centre, or both ends of the longer side too.", panel="Testing"
+        "1",
+        "Crops of a clip: the centre, or both ends of the longer side too; while a training goes on, the centre.",
+        panel="Testing",
     )
     test_scale: int | None = option(
         None, "Short side of a frame in a test [default: the input's].", panel="Testing", metavar="N", minimum=8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,14 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     work = _opened(options, saved, protocol, console)
     if options.dry_run:
         return show_plan(work, protocol)
-    work.keep_in_memory(protocol)
+    with closing(work.train_source), closing(work.test_source):
+        work.keep_in_memory(protocol)
+        return _evaluated(work, protocol)
+
+
+def _evaluated(work: Evaluating, protocol: str) -> ExitCode:
+    """The whole of an evaluation by features or classes."""
+    options, saved, console = work.options, work.saved, work.console
     found = work.at_tests(each=options.export is not None)
     _allow_missing(options, work, found)
     answers, extra = _answered(work, protocol, found)
@@ -109,6 +117,7 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     summary: dict[str, Any] = {"protocol": protocol, "model": str(saved.path), "data": work.test.name}
     summary |= {} if answers is None else {"n": answers.n, **answers.scalars()}
     summary |= {**extra, "missing": len(found.missing)}
+    summary["missing videos"] = {str(work.test.videos[index].path): why for index, why in found.missing.items()}
     console.table(title, ("", "value"), story.rows())
     if options.out is not None:
         make_folder(options.out)
@@ -139,9 +148,10 @@ def predict_videos(options: PredictOptions, console: Console) -> ExitCode:
     videos = tuple(VideoFile(file, None, str(file)) for file in files)
     source = ClipSource(videos, VideoDecoder(options.backend, options.decode_timeout))
     views = views_of(saved, options, options.sampling, options.short)
-    found = _looker(saved, options, worker_count(options.workers)).look(
-        source, views, console, each=options.features, title="looking at videos"
-    )
+    with closing(source):
+        found = _looker(saved, options, worker_count(options.workers)).look(
+            source, views, console, each=options.features, title="looking at videos"
+        )
     rows, entries = _named(options, saved, videos, found)
     for index, why in found.missing.items():
         console.warn(f"{videos[index].path}: {why}")
