@@ -143,6 +143,7 @@ class _OfGrey(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.train(network.training)  # whoever changes the mode puts it back to this
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(luma(images))
