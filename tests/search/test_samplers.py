@@ -24,7 +24,7 @@ def test_uniform_paths_are_every_architecture_equally_often() -> None:
 
 def test_paths_follow_from_the_seed_alone(space) -> None:
     shape = small_shape(space, space.alone)
-    samplers = [UniformSampler(space), FlopsSampler(space, space.table(shape), equal_bins(space.cost_range(shape), 3))]
+    samplers = [UniformSampler(space), FlopsSampler(space, shape, equal_bins(space.cost_range(shape), 3))]
     samplers += [FairSampler(space)] if space.independent else []
     for sampler in samplers:
         once = [sampler.paths(seed) for seed in (2**63, 5, 0)]
@@ -61,7 +61,7 @@ def test_fairness_needs_independent_layers() -> None:
 def test_paths_by_cost_fall_in_all_bins_equally_often() -> None:
     shape = CHAIN.shape("stand-alone", 10)
     table, bins = CHAIN.table(shape), equal_bins(CHAIN.cost_range(shape), 3)
-    sampler = FlopsSampler(CHAIN, table, bins)
+    sampler = FlopsSampler(CHAIN, shape, bins)
     costs = [table.cost(sampler.paths(seed)[0].genes).macs for seed in range(1500)]
     counts = [sum(low <= cost < high for cost in costs) for low, high in bins]
     assert sum(counts) == 1500
@@ -72,29 +72,29 @@ def test_a_bin_that_no_path_falls_in_still_gives_a_path() -> None:
     shape = CHAIN.shape("stand-alone", 10)
     table, cheapest = CHAIN.table(shape), CHAIN.cost_range(shape).macs[0]
     empty = ((cheapest + 0.2, cheapest + 0.4),)
-    assert not empty[0][0] <= table.cost(FlopsSampler(CHAIN, table, empty).paths(0)[0].genes).macs < empty[0][1]
+    assert not empty[0][0] <= table.cost(FlopsSampler(CHAIN, shape, empty).paths(0)[0].genes).macs < empty[0][1]
 
 
 def test_bins_out_of_reach_are_refused_with_what_is_attainable() -> None:
-    table = MOBILE.table(MOBILE.shape("stand-alone", 1000))
+    shape = MOBILE.shape("stand-alone", 1000)
     for bins in (((1e6, 2e6),), ((2e9, 3e9),), ((300e6, 300e6),)):
         with pytest.raises(UserError, match=r"attainable are 182\.5 M to 1036\.7 M"):
-            FlopsSampler(MOBILE, table, bins)
+            FlopsSampler(MOBILE, shape, bins)
     with pytest.raises(UserError, match="needs bins"):
-        FlopsSampler(MOBILE, table, ())
+        FlopsSampler(MOBILE, shape, ())
 
 
 def test_cells_of_darts_fall_in_bins_of_cost_too() -> None:
     darts = SPACES["darts"]
     shape = darts.shape("cifar", 10)
     table, bins = darts.table(shape), ((500e6, 520e6),)
-    found = [table.cost(FlopsSampler(darts, table, bins).paths(seed)[0].genes).macs for seed in range(5)]
+    found = [table.cost(FlopsSampler(darts, shape, bins).paths(seed)[0].genes).macs for seed in range(5)]
     assert all(500e6 <= macs < 520e6 for macs in found)
     with pytest.raises(UserError, match="holds no network of darts"):
-        FlopsSampler(darts, table, ((darts.cost_range(shape).macs[1] + 1.0, 1e12),))
+        FlopsSampler(darts, shape, ((darts.cost_range(shape).macs[1] + 1.0, 1e12),))
 
 
 def test_bins_of_spos_are_seven_of_10_million() -> None:
     assert [(low / 1e6, high / 1e6) for low, high in SPOS_BINS] == [(low, low + 10) for low in range(290, 360, 10)]
     space = SPACES["shufflenetv2"]
-    FlopsSampler(space, space.table(space.shape("stand-alone", 1000)), SPOS_BINS)
+    FlopsSampler(space, space.shape("stand-alone", 1000), SPOS_BINS)

@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.cost import CostRange, CostTable, in_millions, total
+from vtk_cli.search.spaces.cost import CostRange, in_millions
 from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Space
+from vtk_cli.search.spaces.space import Shape, Space
 
 Bin = tuple[float, float]
 """Multiply-accumulates from the first number on and below the second."""
@@ -104,18 +104,18 @@ class FlopsSampler:
 
     Args:
         space: whose architectures.
-        table: their costs, for networks of the shape that the bins are meant for.
+        shape: of the networks whose cost counts.
         bins: of multiply-accumulates, one or more.
 
     Raises:
         UserError: there is no bin, or one is empty or lies outside of what the space has.
     """
 
-    def __init__(self, space: Space, table: CostTable, bins: Sequence[Bin]) -> None:
-        self.space, self.bins, self._table = space, tuple(bins), table
+    def __init__(self, space: Space, shape: Shape, bins: Sequence[Bin]) -> None:
+        self.space, self.bins, self._table = space, tuple(bins), space.table(shape)
         if not bins:
             raise UserError("sampling by cost needs bins", "--flops-bins", "give e.g. 290M-300M")
-        least, most = self._attainable()
+        least, most = space.cost_range(shape).macs
         for low, high in bins:
             if not low < high or high <= least or low > most:
                 what = f"the bin {in_millions(low)} to {in_millions(high)} holds no network of {space.name}"
@@ -132,14 +132,6 @@ class FlopsSampler:
                 break
             genes = self.space.sample(rng)
         return [Path(genes)]
-
-    def _attainable(self) -> tuple[int, int]:
-        of_positions = [
-            [total(self._table.part(position.start, option)).macs for option in position.options]
-            for position in self.space.positions
-        ]
-        fixed = self._table.fixed.macs
-        return fixed + sum(map(min, of_positions)), fixed + sum(map(max, of_positions))
 
 
 def equal_bins(attainable: CostRange, count: int = 10) -> tuple[Bin, ...]:
