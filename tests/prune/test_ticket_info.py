@@ -7,21 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from vtk_cli.prune.counts import counts
 from vtk_cli.prune.generators import create_generator
 from vtk_cli.prune.mask_bits import encode
 from vtk_cli.prune.masking import Selection, masked
 from vtk_cli.prune.rebuilding import seeded, ticket_of
-from vtk_cli.prune.ticket import Layer, Ticket
+from vtk_cli.prune.ticket import Ticket
 from vtk_cli.prune.ticket_file import write_ticket
 from vtk_cli.prune.ticket_info import (
     LAYER_COLUMNS,
     SIZE_COLUMNS,
-    collapsed_layers,
     kept_shares,
     layer_rows,
     size_rows,
     sizes,
     summary,
+    ticket_counts,
 )
 from vtk_cli.prune.weights import WeightRule, initialise_scores, initialise_weights
 
@@ -66,11 +67,12 @@ def test_the_sizes_are_those_of_the_parts() -> None:
     assert found.rice == len(encode([mask.numpy().ravel() for mask in made.masks.values()], "rice"))
 
 
-def test_layers_that_keep_next_to_nothing_are_named() -> None:
-    made = ticket()
-    assert collapsed_layers(made) == []
-    dead = replace(made, layers=(*made.layers[:-1], Layer(made.layers[-1].name, (1, 24, 30, 30), 100)))
-    assert collapsed_layers(dead) == [made.layers[-1].name]
+def test_what_is_counted_is_what_the_network_counts() -> None:
+    generator = create_generator("dcgan-tiny", image_size=16, channels=1, bias=True)
+    network = masked(generator, Selection(Fraction(1, 10), "global"), freeze_first=True)
+    initialise_scores(network.layers.values(), "uniform", "global", seed=1)
+    network.refresh()
+    assert ticket_counts(ticket(freeze_first=True, bias=True)) == counts(network.network)
 
 
 def test_the_summary_is_json() -> None:

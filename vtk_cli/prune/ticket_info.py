@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from vtk_cli.prune.counts import Counts, LayerCount
 from vtk_cli.prune.mask_bits import encode, entropy_bytes
 from vtk_cli.prune.ticket import Layer, Ticket
 
 LAYER_COLUMNS = ("layer", "shape", "weights", "kept", "%")
 SIZE_COLUMNS = ("form", "bytes", "of the weights")
-COLLAPSED = 0.005
-"""The kept fraction below which a layer is on its way to passing nothing on."""
 NO_SPEED_UP = "Weights that are left out here and there make the file small, not the generator fast."
 _STATISTICS = ("running_mean", "running_var")
 
@@ -63,24 +62,25 @@ def sizes(ticket: Ticket, file: int | None = None) -> Sizes:
     )
 
 
+def ticket_counts(ticket: Ticket) -> Counts:
+    """How many weights are kept, layer by layer, frozen layers in full."""
+    layers = (LayerCount(layer.name, layer.shape, layer.n, layer.kept) for layer in ticket.layers)
+    other = sum(tensor.numel() for name, tensor in ticket.rest.items() if not name.endswith(_STATISTICS))
+    return Counts(tuple(layers), other)
+
+
 def kept_shares(ticket: Ticket) -> dict[str, float]:
     """The kept fraction of the pool, of all prunable weights (frozen layers included), and of all parameters."""
-    other = sum(tensor.numel() for name, tensor in ticket.rest.items() if not name.endswith(_STATISTICS))
-    kept, total = _sums(ticket.layers)
-    pool_kept, pool = _sums(ticket.pool)
-    return {"pool": pool_kept / pool, "prunable": kept / total, "parameters": (kept + other) / (total + other)}
-
-
-def collapsed_layers(ticket: Ticket) -> list[str]:
-    """The names of layers that keep less than `COLLAPSED` of their weights."""
-    return [layer.name for layer in ticket.layers if layer.kept < COLLAPSED * layer.n]
+    found, pool = ticket_counts(ticket), ticket.pool
+    kept = sum(layer.kept for layer in pool) / sum(layer.n for layer in pool)
+    return {"pool": kept, "prunable": found.kept_fraction, "parameters": found.kept_fraction_of_all}
 
 
 def layer_rows(ticket: Ticket) -> list[tuple[str, str, int, int, str]]:
     """One row a layer, under `LAYER_COLUMNS`, and one for all of them."""
     rows = [_row(layer.name + (" (frozen)" if layer.frozen else ""), layer) for layer in ticket.layers]
-    kept, total = _sums(ticket.layers)
-    return [*rows, ("all", "", total, kept, _percent(kept / total))]
+    found = ticket_counts(ticket)
+    return [*rows, ("all", "", found.n, found.kept, _percent(found.kept_fraction))]
 
 
 def size_rows(found: Sizes) -> list[tuple[str, int, str]]:
@@ -106,9 +106,7 @@ def summary(ticket: Ticket, file: int | None = None) -> dict[str, Any]:
         file: the size of its file in bytes.
     """
     origin = {**vars(ticket.origin), "scale": str(ticket.origin.scale)}
-    layers = [
-        {"name": layer.name, "shape": list(layer.shape), "n": layer.n, "kept": layer.kept} for layer in ticket.layers
-    ]
+    layers = [{**vars(layer), "shape": list(layer.shape), "n": layer.n} for layer in ticket.layers]
     return {
         "generator": dict(ticket.generator),
         "algorithm": ticket.algorithm,
@@ -117,8 +115,8 @@ def summary(ticket: Ticket, file: int | None = None) -> dict[str, Any]:
         "structure": ticket.structure,
         "theta": origin,
         "kept": kept_shares(ticket),
-        "layers": [{**entry, "frozen": layer.frozen} for entry, layer in zip(layers, ticket.layers, strict=True)],
-        "collapsed": collapsed_layers(ticket),
+        "layers": layers,
+        "warnings": ticket_counts(ticket).warnings(),
         "bytes": dict(vars(sizes(ticket, file))),
         "metrics": dict(ticket.metrics),
         "made_with": dict(ticket.made_with),
@@ -128,11 +126,6 @@ def summary(ticket: Ticket, file: int | None = None) -> dict[str, Any]:
 
 def _row(name: str, layer: Layer) -> tuple[str, str, int, int, str]:
     return (name, " x ".join(map(str, layer.shape)), layer.n, layer.kept, _percent(layer.kept / layer.n))
-
-
-def _sums(layers: tuple[Layer, ...]) -> tuple[int, int]:
-    """How many weights are kept, of how many."""
-    return sum(layer.kept for layer in layers), sum(layer.n for layer in layers)
 
 
 def _percent(share: float) -> str:
