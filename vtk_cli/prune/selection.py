@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,14 +38,13 @@ def top_k_mask(amounts: Tensor, kept: int) -> Tensor:
     if kept in (0, len(flat)):
         return torch.full_like(amounts, kept > 0, dtype=torch.bool)
     threshold = _kth_largest(flat, kept)
-    mask = flat > threshold
-    ties = flat == threshold
-    missing = kept - mask.sum()
-    # On a GPU the sums of ties cost less than waiting to learn whether they are needed.
-    if flat.device.type == "cpu" and int(ties.sum()) == int(missing):
-        mask |= ties
-    else:
-        mask |= ties & (ties.cumsum(0, dtype=torch.int32) <= missing)
+    if flat.device.type == "cpu":
+        mask = flat >= threshold
+        if int(mask.count_nonzero()) == kept:
+            return mask.view(amounts.shape)
+    # On a GPU numbering the ties costs less than waiting to learn whether they must be.
+    mask, ties = flat > threshold, flat == threshold
+    mask |= ties & (ties.cumsum(0, dtype=torch.int32) <= kept - mask.sum())
     return mask.view(amounts.shape)
 
 
@@ -130,9 +130,10 @@ def select_globally(amounts: Mapping[str, Tensor], kept: int) -> dict[str, Tenso
 
 
 def _kth_largest(flat: Tensor, k: int) -> Tensor:
-    if flat.device.type == "cpu":
-        return flat.kthvalue(len(flat) - k + 1).values
-    # On a GPU `kthvalue` works in a single block; `topk` spreads a long row over the card.
+    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
+        place = len(flat) - k  # NumPy's selection is vectorised, and several times as fast as `kthvalue`
+        return flat.new_tensor(np.partition(flat.numpy(), place)[place])
+    # `kthvalue` works in a single block of a GPU; `topk` spreads a long row over the card.
     return flat.topk(k, sorted=False).values.amin()
 
 
