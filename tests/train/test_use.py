@@ -57,6 +57,16 @@ def test_a_set_with_some_of_the_classes_is_scored_among_these(
     assert found == [{"name": "bees", "measure": "top-1", "value": 1.0, "images": 6}]
 
 
+def test_outliers_are_set_beside_the_images_of_the_classes_they_are_taken_for(
+    vtk: Vtk, tmp_path: Path, finished: Path, shared_pictures: Path
+) -> None:
+    shutil.copytree(shared_pictures / "val" / "bee", tmp_path / "strange" / "bee")
+    found = vtk("eval", finished, "--outlier-set", "o=strange", "--json").object["sets"]
+    # Among a single class everything is sure: half of the images are outliers, and so is half of what is found.
+    assert found == [{"name": "o", "measure": "AUPR", "value": 0.5, "images": 12}]
+    assert "--outlier-set o=nowhere" in vtk("eval", finished, "--outlier-set", "o=nowhere").err
+
+
 def test_an_evaluation_that_is_kept_has_a_page_pictures_and_a_line_for_each_class(
     vtk: Vtk, tmp_path: Path, finished: Path
 ) -> None:

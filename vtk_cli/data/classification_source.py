@@ -52,7 +52,7 @@ class ImageSource:
         kept = [int(index) for index in indices]
         names = tuple(self.names[index] for index in kept)
         ids = None if self.ids is None else tuple(self.ids[index] for index in kept)
-        targets = self.targets[torch.tensor(kept)]
+        targets = self.targets[torch.tensor(kept, dtype=torch.int64)]
         return ImageSource(self.name, self.class_names, targets, _Chosen(self.read, kept), names, ids)
 
 

@@ -51,6 +51,13 @@ class EvalOptions(_UseOptions):
         panel="Data",
         metavar="NAME=PATH",
     )
+    outlier_set: tuple[str, ...] = option(
+        (),
+        "Images that show none of the classes, NAME=PATH (ImageNet-O): how well confidence tells them apart, as the"
+        " area under the precision-recall curve; may be repeated.",
+        panel="Data",
+        metavar="NAME=PATH",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Arithmetic.", panel="Run")
     out: Path | None = option(
         None, "Write evaluation.json, per-class.csv and pictures there.", panel="Run", short="-o", metavar="DIR"
@@ -60,6 +67,11 @@ class EvalOptions(_UseOptions):
     def eval_sets(self) -> dict[str, Path]:
         """Name -> folder of `eval_set`."""
         return parse_eval_sets(self.eval_set)
+
+    @property
+    def outlier_sets(self) -> dict[str, Path]:
+        """Name -> folder of `outlier_set`."""
+        return parse_eval_sets(self.outlier_set, "--outlier-set")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,13 +19,16 @@ from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.train.robustness import Examined, SetScore, report_card
 
 
-def open_sets(sets: Mapping[str, Path], class_names: tuple[str, ...], console: Console) -> dict[str, EvalSet]:
+def open_sets(
+    sets: Mapping[str, Path], class_names: tuple[str, ...], console: Console, flag: str = "--eval-set"
+) -> dict[str, EvalSet]:
     """Open the sets of `--eval-set`, so that one that is not there is heard of before the work and not after.
 
     Args:
         sets: name -> folder.
         class_names: of the classifier, by label, as the class folders of training are called.
         console: hears of classes that are left out.
+        flag: the option that names them.
 
     Raises:
         UserError: a set cannot be read, or has no class that the classifier knows.
@@ -35,7 +38,7 @@ def open_sets(sets: Mapping[str, Path], class_names: tuple[str, ...], console: C
         try:
             opened[name] = open_eval_set(path, class_names, console=console)
         except UserError as error:
-            raise UserError(error.what, f"--eval-set {name}={path}", error.fix) from error
+            raise UserError(error.what, f"{flag} {name}={path}", error.fix) from error
     return opened
 
 

@@ -111,8 +111,12 @@ class AugmentationOptions(RunOptions):
     )
 
 
-def parse_eval_sets(entries: Sequence[str]) -> dict[str, Path]:
+def parse_eval_sets(entries: Sequence[str], flag: str = "--eval-set") -> dict[str, Path]:
     """Name -> folder of `NAME=PATH` entries.
+
+    Args:
+        entries: as they were given.
+        flag: the option they were given to.
 
     Raises:
         UserError: one is no NAME=PATH, or two have one name.
@@ -122,6 +126,6 @@ def parse_eval_sets(entries: Sequence[str]) -> dict[str, Path]:
         name, equals, path = entry.partition("=")
         if not (name and equals and path) or name in sets:
             what = "names a set twice" if name in sets else "is no NAME=PATH"
-            raise UserError(f"{entry!r} {what}", "--eval-set", "write e.g. --eval-set v2=imagenet-v2/")
+            raise UserError(f"{entry!r} {what}", flag, f"write e.g. {flag} v2=imagenet-v2/")
         sets[name] = Path(path)
     return sets

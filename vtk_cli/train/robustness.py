@@ -16,7 +16,7 @@ class SetScore:
 
     Args:
         name: of the set.
-        measure: `top-1`, `ReaL` (arXiv 2006.07159), `mAP` or `BG-Gap` (arXiv 2006.09994).
+        measure: `top-1`, `ReaL` (arXiv 2006.07159), `mAP`, `BG-Gap` (arXiv 2006.09994) or `AUPR` (arXiv 1907.07174).
         value: in [0, 1]; a gap may be negative; NaN where no image counts.
         images: how many it is over.
     """

@@ -17,6 +17,7 @@ from vtk_cli.models.evaluation import evaluate
 from vtk_cli.train.command import EvalOptions, ExportOptions, PredictOptions
 from vtk_cli.train.eval_sets import open_sets, score_sets
 from vtk_cli.train.exporting import export_network
+from vtk_cli.train.outliers import score_outliers
 from vtk_cli.train.prediction import predict, prediction_table, predictions_json, write_predictions
 from vtk_cli.train.report import evaluation_json, result_rows, score_table, write_evaluation
 from vtk_cli.train.trained import Trained, open_trained
@@ -32,6 +33,7 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     trained = open_trained(options.model, options.which)
     data, source = _source(options, trained, console)
     sets = open_sets(options.eval_sets, trained.class_names, console)
+    outliers = open_sets(options.outlier_sets, trained.class_names, console, "--outlier-set")
     network, pixels = trained.network.module.to(device), trained.network.config
     workers = 0 if data == DIGITS and options.workers is None else worker_count(options.workers)
     batches = EvaluationBatches(
@@ -46,6 +48,17 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     scores = score_sets(
         network,
         sets,
+        pixels=pixels,
+        device=device,
+        precision=options.precision,
+        batch_size=options.batch_size,
+        workers=workers,
+        console=console,
+    )
+    scores += score_outliers(
+        network,
+        outliers,
+        source,
         pixels=pixels,
         device=device,
         precision=options.precision,
