@@ -37,6 +37,7 @@ SUBCOMMANDS = {
         "vtk_cli.video_pretrain.command",
         "Pretrain video networks that look at motion: FreqAug and TIME.",
     ),
+    "search": ("vtk_cli.search.command", "Search architectures by the flatness of the loss surface: GeNAS."),
     "similarity": (
         "vtk_cli.similarity.command",
         "How alike networks are, by attack transferability (SAT).",

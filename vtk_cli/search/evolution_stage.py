@@ -14,7 +14,7 @@ from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_json
 from vtk_cli.search.candidates import Candidates
-from vtk_cli.search.evolution import Admits, Evolution, EvolutionSettings, within
+from vtk_cli.search.evolution import Admits, Evolution, EvolutionSettings, draw_within, within
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.latency import Latency
 from vtk_cli.search.options import LimitOptions
@@ -124,9 +124,11 @@ def _begun(folder: Path | None, budget: Budget, settings: EvolutionSettings, sco
         state = None if folder is None else json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         state = None
+    space, limits = budget.space, budget.options.limits
+    admits, draw = budget.admits(), draw_within(space, limits, space.table(budget.shape))
     if state is None:
-        return Evolution(budget.space, settings, score, budget.admits())
-    return Evolution.from_state(budget.space, settings, score, budget.admits(), state)
+        return Evolution(space, settings, score, admits, draw=draw)
+    return Evolution.from_state(space, settings, score, admits, state, draw=draw)
 
 
 def _status(evolution: Evolution) -> str:

@@ -176,7 +176,7 @@ def read_scores(path: Path, space: Space) -> dict[str, dict[Genes, float]]:
 
 def figure(value: float) -> str:
     """A metric for people."""
-    return f"{value:.5g}" if math.isfinite(value) else "-"
+    return f"{value:.4g}" if math.isfinite(value) else "-"
 
 
 def finite(value: float) -> float | None:

@@ -28,7 +28,7 @@ from vtk_cli.search.spaces.supernet import Supernet
 
 FOLDER = "supernet"
 INITIAL, FINAL, HALVES = "initial.safetensors", "final.safetensors", "halves.json"
-RUNS = Path("runs/search")
+RUNS = Path("runs")
 _COMMANDS = ("search run", "search supernet")
 
 
@@ -109,7 +109,7 @@ def open_supernet(run: Path | None) -> SupernetRun:
     """The supernet of a run's folder.
 
     Args:
-        run: the folder; None: the newest with a trained supernet in `runs/search`.
+        run: the folder; None: the newest with a trained supernet in `runs/search-*`.
 
     Raises:
         UserError: there is none, it is not finished, or its files are damaged.
@@ -148,8 +148,8 @@ def _described(path: Path) -> tuple[Shape, tuple[str, ...]]:
 
 
 def _newest() -> Path:
-    trained = sorted(RUNS.glob(f"*/{FOLDER}/{FINAL}"), key=lambda path: path.stat().st_mtime)
+    trained = sorted(RUNS.glob(f"search-*/*/{FOLDER}/{FINAL}"), key=lambda path: path.stat().st_mtime)
     if not trained:
         fix = "train one: vtk search supernet, or name its folder"
-        raise UserError(f"there is no trained supernet in {RUNS}", "--supernet", fix)
+        raise UserError(f"there is no trained supernet in {RUNS}/search-*", "--supernet", fix)
     return trained[-1].parent.parent

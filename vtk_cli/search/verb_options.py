@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+from vtk_cli.data.options import DIGITS
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, SpeechOptions, option
 from vtk_cli.search.options import (
@@ -17,9 +19,22 @@ from vtk_cli.search.options import (
     SupernetOptions,
     count_of,
 )
+from vtk_cli.search.retrain_options import RetrainOptions
+from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES, retrain_recipe_of
+from vtk_cli.search.spaces.architecture import parse_architecture
 from vtk_cli.search.spaces.catalog import RELEASED, SPACES
 
-_SUPERNET_HELP = "The folder of a run of `vtk search supernet` or `run` [default: the newest in runs/search]."
+
+class MetricName(StrEnum):
+    """What can be measured of an architecture."""
+
+    FLATNESS = "flatness"
+    LOSS = "loss"
+    ACCURACY = "accuracy"
+    ANGLE = "angle"
+
+
+_SUPERNET_HELP = "The folder of a run of `vtk search supernet` or `run` [default: the newest in runs/]."
 _ARCHITECTURE_HELP = (
     "Genes ('2 0 3'), a published name (genas-flatness-cifar100), a string of NAS-Bench-201, or an architecture file"
 )
@@ -99,9 +114,7 @@ class ScoreVerbOptions(_OnSupernet, ScoreOptions, StoreOptions):
         metavar="ARCH",
         complete=_complete_architecture,
     )
-    metric: tuple[Literal["flatness", "loss", "accuracy", "angle"], ...] = option(
-        ("flatness", "loss", "accuracy", "angle"), "What to measure; may be repeated.", panel="Score"
-    )
+    metric: tuple[MetricName, ...] = option(tuple(MetricName), "What to measure; may be repeated.", panel="Score")
 
     def check(self) -> None:
         """Options that contradict one another."""
@@ -132,6 +145,13 @@ class RankOptions(_OnSupernet, ScoreOptions, StoreOptions):
     scores: Path | None = option(
         None, "Rank these scores (scores.csv of `vtk search score`) and compute none.", panel="Score", metavar="CSV"
     )
+    space: str | None = option(
+        None,
+        "With --scores: the space of their architectures [default: nasbench201].",
+        panel="Score",
+        metavar="NAME",
+        complete=_complete_space,
+    )
     dataset: str | None = option(
         None, "Of the benchmark, whose accuracies [default: the one it has, or cifar10].", panel="Benchmark"
     )
@@ -146,18 +166,17 @@ class RankOptions(_OnSupernet, ScoreOptions, StoreOptions):
     )
     top: int = option(10, "Regret of the best of the so many highest scores.", panel="Benchmark", minimum=1)
     resamples: int = option(1000, "Bootstrap resamples of the intervals.", panel="Benchmark", minimum=1)
-    trust_pickle: bool = option(
-        False, "Read a pickle that holds more than numbers and text: it may run code.", panel="Benchmark"
-    )
 
     def check(self) -> None:
         """Options that contradict one another."""
         _ = self.judgement, self.shard_numbers
+        if self.shard and self.scores is not None:
+            raise UserError("scores of a file are not computed", "--shard", "leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(SpeechOptions):
-    """All options of `vtk search show`."""
+class _NetworkOptions(SpeechOptions):
+    """Which network of which architecture."""
 
     architecture: str = option(
         "", f"{_ARCHITECTURE_HELP}.", positional=True, metavar="ARCH", complete=_complete_architecture
@@ -168,8 +187,6 @@ class ShowOptions(SpeechOptions):
     )
     width: int | None = option(None, "Its width.", panel="Network", metavar="C", minimum=1)
     cells: int | None = option(None, "Its cells.", panel="Network", metavar="N", minimum=1)
-    classes: int | None = option(None, "Its classes.", panel="Network", metavar="N", minimum=1)
-    size: int | None = option(None, "Side of its input.", panel="Network", metavar="PX", minimum=1)
     fit_width: float | None = option(
         None,
         "The even width whose multiply-accumulates come closest to so many, as in 600M (darts).",
@@ -177,6 +194,14 @@ class ShowOptions(SpeechOptions):
         metavar="N",
         parse=count_of,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(_NetworkOptions):
+    """All options of `vtk search show`."""
+
+    classes: int | None = option(None, "Its classes.", panel="Network", metavar="N", minimum=1)
+    size: int | None = option(None, "Side of its input.", panel="Network", metavar="PX", minimum=1)
     out: Path = option(
         Path("architecture"),
         "Where the drawing goes: NAME.png and NAME.svg.",
@@ -186,9 +211,88 @@ class ShowOptions(SpeechOptions):
     )
 
 
-class ExportFormat(StrEnum):
-    """What an architecture or its trained network can be written as."""
+@dataclass(frozen=True, kw_only=True)
+class SpacesOptions(SpeechOptions):
+    """`vtk search spaces`."""
 
-    ARCHITECTURE = "architecture"
-    SAFETENSORS = "safetensors"
-    ONNX = "onnx"
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainVerbOptions(_NetworkOptions, RetrainOptions):
+    """All options of `vtk search retrain`."""
+
+    @classmethod
+    def default_recipe(cls, given: Mapping[str, Any]) -> str:
+        """That of the architecture's network."""
+        try:
+            architecture = parse_architecture(str(given.get("architecture") or ""), given.get("space"))
+        except UserError:
+            return "digits"  # what is wrong is said where the architecture is opened
+        form = str(given.get("form") or architecture.form or architecture.space.alone)
+        recipe = retrain_recipe_of(architecture.space.name, form)
+        return recipe if recipe in RETRAIN_RECIPES else "digits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TabulateOptions(RetrainOptions, StoreOptions):
+    """All options of `vtk search tabulate`."""
+
+    space: str | None = option(
+        None,
+        "The space [default: digits-mini on digits, else nasbench201].",
+        panel="Space",
+        metavar="NAME",
+        complete=_complete_space,
+    )
+    arch: tuple[str, ...] = option(
+        ("all",), "Which architectures: all, random:N, or genes; may be repeated.", panel="Space", metavar="ARCH"
+    )
+    seeds: int = option(3, "Trainings of each, from the seed on.", panel="Space", minimum=1)
+
+    @classmethod
+    def default_recipe(cls, given: Mapping[str, Any]) -> str:
+        """That of the space."""
+        space = str(given.get("space") or default_table_space(given.get("data")))
+        recipe = retrain_recipe_of(space, SPACES[space].alone) if space in SPACES else "digits"
+        return recipe if recipe in RETRAIN_RECIPES else "digits"
+
+    @property
+    def space_name(self) -> str:
+        """The space, with the default in place of none."""
+        return self.space or default_table_space(self.data)
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        super().check()
+        _ = self.shard_numbers
+
+
+def default_table_space(data: Any) -> str:
+    """`digits-mini` for the embedded digits, else `nasbench201`."""
+    return "digits-mini" if data in {None, DIGITS} else "nasbench201"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(_NetworkOptions):
+    """All options of `vtk search export`."""
+
+    supernet: Path | None = option(
+        None, "Give it the weights that it has in this run's supernet.", panel="Weights", metavar="RUN"
+    )
+    weights: Path | None = option(
+        None,
+        "Give it the weights of a re-training (also those that GeNAS, SPOS and RLNAS publish).",
+        panel="Weights",
+        metavar="FILE",
+    )
+    out: Path = option(
+        Path("architecture"),
+        "The file: NAME.json without weights, NAME.safetensors with them.",
+        panel="Run",
+        short="-o",
+        metavar="NAME",
+    )
+
+    def check(self) -> None:
+        """Options that contradict one another."""
+        if self.supernet is not None and self.weights is not None:
+            raise UserError("there are two sources of weights", "--supernet --weights", "leave one out")
