@@ -137,6 +137,8 @@ class BenchOptions(_NetworkOptions):
 def train(options: TrainOptions, console: Console) -> ExitCode:
     """Train a detector: ViDT (arXiv 2110.03921) or ViDT+ (arXiv 2204.07962), without anchors and without NMS.
 
+    With --backbone its neck and decoder stand on any network with feature maps in place of a Swin with DET tokens.
+
     DATA is COCO, YOLO, Pascal VOC or an export of Roboflow, told apart by what is there. Without DATA a small ViDT
     learns the digits in the embedded scenes. The run folder holds the weights (last, averaged, best), the curves,
     COCO's numbers, a table of the classes and pictures of what was found.
@@ -194,7 +196,8 @@ add_command(
     train,
     name="train",
     epilog="Examples:  vtk detect train   ·   vtk detect train coco/ --model vidt-plus-tiny   ·  "
-    " vtk detect train my-yolo/ --weights vidt_plus_nano_det300.pth   ·   vtk detect train --resume RUN",
+    " vtk detect train my-yolo/ --weights vidt_plus_nano_det300.pth   ·  "
+    " vtk detect train coco/ --backbone resnet50   ·   vtk detect train --resume RUN",
 )
 add_command(
     app,

@@ -115,10 +115,9 @@ class NetworkOptions(RunOptions):
         minimum=0,
         maximum=0.99,
     )
-    freeze_bn: bool | None = option(
-        None,
-        "Batch norms of --backbone keep their statistics, scales and shifts, as in DETR [default: with trained"
-        " weights].",
+    freeze_bn: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Batch norms of --backbone keep their statistics, scales and shifts, as in DETR; auto: with trained weights.",
         panel="Network",
     )
     dropout: float | None = option(

@@ -147,11 +147,11 @@ def _freeze_norms(options: TrainOptions, network: Detector, *, trained: bool) ->
     """Batch norms as `--freeze-bn` says; those of trained weights are frozen unless it says otherwise."""
     backbone = network.backbone
     norms = 0
-    wanted = trained if options.freeze_bn is None else options.freeze_bn
+    wanted = trained if options.freeze_bn == "auto" else options.freeze_bn == "on"
     if wanted and isinstance(backbone, FeatureBackbone):
         norms = backbone.freeze_norms()
-    if options.freeze_bn and not norms:
-        raise UserError(f"{network.config.backbone.name} has no batch norms", "--freeze-bn", "leave it out")
+    if options.freeze_bn == "on" and not norms:
+        raise UserError(f"{network.config.backbone.name} has no batch norms", "--freeze-bn on", "leave it out")
 
 
 def _trained_names(network: Detector) -> frozenset[str]:
