@@ -352,6 +352,7 @@ def test_a_broken_file_is_named_and_the_next_image_takes_its_place(tmp_path):
     images, options = opened(16, data=str(root), augmentation="cifar", workers=0, batch_size=4)
     batches = training_batches(images, options, world=ALONE, console=QUIET, part="whole")
     assert sum(len(batch[0]) for batch in batches.epoch(0, 0)) == 12
+    assert list(batches.broken) == [2]
     root = folder_of_images(tmp_path / "worse", broken={("a", 2), ("b", 0), ("b", 1)})
     images, options = opened(16, data=str(root), augmentation="cifar", workers=0, batch_size=4)
     with pytest.raises(UserError, match="of 12 images cannot be read"):

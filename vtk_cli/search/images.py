@@ -132,8 +132,9 @@ def training_batches(
         UserError: the processes cannot share a batch equally, or too many images cannot be read.
     """
     source = images.part(part)
+    broken: dict[int, str] = {}
     if images.fits_memory(part):
-        pixels, targets = _resident(images, source, console)
+        pixels, targets, broken = _resident(images, source, console)
         inner: Batches = TensorBatches(
             pixels.to(world.device),
             targets.to(world.device),
@@ -144,7 +145,12 @@ def training_batches(
     else:
         inner = _loaded(images, source, options.batch_size, world, console)
     return NetworkBatches(
-        inner, images.pixels, on_batches(images.augmentation, images.size), world=world, seed=images.seed
+        inner,
+        images.pixels,
+        on_batches(images.augmentation, images.size),
+        world=world,
+        seed=images.seed,
+        broken=broken,
     )
 
 
@@ -168,7 +174,7 @@ def scoring_tensors(
     source = _drawn(images.part("valid"), limit, images.seed)
     if len(source) * 3 * images.size**2 > RESIDENT_BYTES:
         return FromFiles(source, images.pixels, device, images.workers), source.targets.to(device)
-    pixels, targets = _resident(images, source, console)
+    pixels, targets, _ = _resident(images, source, console)
     return seen_images(pixels.to(device), images.pixels), targets.to(device)
 
 
@@ -196,7 +202,7 @@ def calibration_tensors(
     if is_cropped(images.augmentation):
         inner: Batches = _loaded(images, source, min(len(source), 64), here, console)
     else:
-        pixels, targets = _resident(images, source, console)
+        pixels, targets, _ = _resident(images, source, console)
         inner = TensorBatches(pixels, targets, batch_size=min(len(source), 64), seed=images.seed)
     batches = NetworkBatches(
         inner, images.pixels, on_batches(images.augmentation, images.size), world=here, seed=images.seed
@@ -237,8 +243,8 @@ def _loaded(
     return WatchedBatches(batches, source, console)
 
 
-def _resident(images: SearchImages, source: ImageSource, console: Console) -> tuple[Tensor, Tensor]:
-    """All images of a source, resized and cut, uint8 (N, 3, S, S), and their labels; broken ones are named."""
+def _resident(images: SearchImages, source: ImageSource, console: Console) -> tuple[Tensor, Tensor, dict[int, str]]:
+    """All images of a source, resized and cut, uint8 (N, 3, S, S), their labels, and why some cannot be read."""
     transform = evaluation_transform(images.pixels.config)
     size = images.size
     inner = LoaderBatches(AugmentedImages(source, transform), 256, images.seed, images.workers)
@@ -252,7 +258,7 @@ def _resident(images: SearchImages, source: ImageSource, console: Console) -> tu
                 progress.advance()
     finally:
         batches.close()
-    return pixels, targets
+    return pixels, targets, batches.broken
 
 
 def _opened(options: ImageOptions, console: Console) -> Splits:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,13 +27,21 @@ class NetworkBatches:
         augmentation: what is done to a batch.
         world: this process, on whose device it is done.
         seed: of the draws.
+        broken: the reasons by index, of files found broken before.
     """
 
     def __init__(
-        self, batches: Batches, pixels: Pixels, augmentation: BatchAugmentation, *, world: World, seed: int
+        self,
+        batches: Batches,
+        pixels: Pixels,
+        augmentation: BatchAugmentation,
+        *,
+        world: World,
+        seed: int,
+        broken: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._batches, self._pixels, self._augmentation = batches, pixels, augmentation
-        self._world, self._seed = world, seed
+        self._world, self._seed, self._broken = world, seed, broken
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,7 +51,7 @@ class NetworkBatches:
     @property
     def broken(self) -> dict[int, str]:
         """The reasons by index, of the files found broken so far in this process."""
-        return dict(getattr(self._batches, "broken", {}))
+        return {**self._broken, **getattr(self._batches, "broken", {})}
 
     def epoch(self, epoch: int, start: int) -> Iterator[tuple[Any, ...]]:
         """The batches of an epoch from number `start` on, each `(indices, images, targets)`."""
