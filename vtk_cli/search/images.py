@@ -25,7 +25,7 @@ from vtk_cli.data.augmentation import train_transform
 from vtk_cli.data.augmented import AugmentedImages, WatchedBatches
 from vtk_cli.data.classification import ImageSource, Splits, open_classification
 from vtk_cli.data.classification_named import ArrayReader
-from vtk_cli.data.digits import Split, load_digits_split, load_glyphs, upscale
+from vtk_cli.data.digits import DigitsSplit, Split, load_glyphs, upscale
 from vtk_cli.data.evaluation_batches import evaluation_transform
 from vtk_cli.engine.batches import Batches, LoaderBatches, TensorBatches
 from vtk_cli.engine.distributed import World
@@ -271,8 +271,8 @@ def _digits_of(size: int) -> Splits:
 
 
 def _digits_split(split: Split, size: int) -> ImageSource:
-    names = load_digits_split(split).sample_ids("digits")
     glyphs = load_glyphs(split)
     grey = np.rint(upscale(glyphs.ink, size) * 255).astype(np.uint8)
-    reader = ArrayReader(np.repeat(grey[:, None], 3, axis=1))
-    return ImageSource("digits", tuple("0123456789"), torch.from_numpy(glyphs.labels), reader, names)
+    drawn = DigitsSplit(np.repeat(grey[:, None], 3, axis=1), glyphs.labels, glyphs.ids)
+    reader, names = ArrayReader(drawn.images), drawn.sample_ids("digits")
+    return ImageSource("digits", tuple("0123456789"), torch.from_numpy(drawn.labels), reader, names)
