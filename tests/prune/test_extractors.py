@@ -142,8 +142,9 @@ def test_missing_weights_are_told_offline(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_weight_file_whose_name_says_another_hash_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "vgg19_bn-c79401a0.pth"
     path.write_bytes(b"torn")
-    with pytest.raises(UserError, match="its name says c79401a0"):
-        create_extractor(f"vgg19-bn={path}", image_size=32, channels=3, device=CPU, console=Console(quiet=True))
+    for name in ("vgg19-bn", "tv:vgg19_bn"):
+        with pytest.raises(UserError, match="its name says c79401a0"):
+            create_extractor(f"{name}={path}", image_size=32, channels=3, device=CPU, console=Console(quiet=True))
     right = tmp_path / f"own-{sha256_file(path)[:8]}.pth"
     right.write_bytes(b"torn")
     check_hash_in_name(right)

@@ -197,6 +197,8 @@ def create_extractor(
         extractor = Extractor(DIGITS, trained.network, Preprocessing(half, half), identity, mode=mode, layers=layers)
         return extractor.to(device)
     name, _, file = spec.partition("=")
+    if name == _VGG_NETWORK:  # as errors of its weights call it
+        name, spec = VGG, VGG + spec.removeprefix(_VGG_NETWORK)
     if file:
         check_hash_in_name(Path(file).expanduser())
     network = create_network(
