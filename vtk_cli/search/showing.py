@@ -11,7 +11,7 @@ from vtk_cli.search.spaces.architecture import Architecture, parse_architecture
 from vtk_cli.search.spaces.catalog import RELEASED, SPACES
 from vtk_cli.search.spaces.cost import in_millions
 from vtk_cli.search.spaces.space import SUPERNET, Shape
-from vtk_cli.search.verb_options import ShowOptions, SpacesOptions
+from vtk_cli.search.verb_options import ShowOptions, SizedNetworkOptions, SpacesOptions
 from vtk_cli.search.winner import fitted
 
 
@@ -26,7 +26,7 @@ def named_architecture(text: str, space: str | None) -> Architecture:
     return parse_architecture(text, space)
 
 
-def shape_of(options: ShowOptions, architecture: Architecture) -> Shape:
+def shape_of(options: SizedNetworkOptions, architecture: Architecture) -> Shape:
     """The shape of the network that the options ask for.
 
     Raises:

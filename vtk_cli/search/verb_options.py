@@ -197,11 +197,17 @@ class _NetworkOptions(SpeechOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(_NetworkOptions):
-    """All options of `vtk search show`."""
+class SizedNetworkOptions(_NetworkOptions):
+    """Which network, where there are no images that say its classes."""
 
     classes: int | None = option(None, "Its classes.", panel="Network", metavar="N", minimum=1)
     size: int | None = option(None, "Side of its input.", panel="Network", metavar="PX", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(SizedNetworkOptions):
+    """All options of `vtk search show`."""
+
     out: Path = option(
         Path("architecture"),
         "Where the drawing goes: NAME.png and NAME.svg.",
@@ -272,7 +278,7 @@ def default_table_space(data: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(_NetworkOptions):
+class ExportOptions(SizedNetworkOptions):
     """All options of `vtk search export`."""
 
     supernet: Path | None = option(

@@ -1,0 +1,386 @@
+"""`vtk proof search`: how well scores of shared weights rank networks, where all of them can be trained.
+
+Two spaces of 64 networks on small grey digits. Every network is trained by itself from three seeds, which is the
+truth; supernets of several seeds are scored in every way there is; Kendall's tau says how far a score agrees with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vtk_cli.console import Console
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.loop import Plan, fit
+from vtk_cli.engine.optimisation import LearningRates, build_schedule
+from vtk_cli.engine.results import Result, ResultStore, work_through
+from vtk_cli.engine.seeds import seed_everything
+from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.update import Clock
+from vtk_cli.files import cache_folder, content_key
+from vtk_cli.reports.curves import Points, draw_points
+from vtk_cli.reports.evidence import Claim, Proof
+from vtk_cli.reports.page import Table
+from vtk_cli.search.halves import Halves
+from vtk_cli.search.images import (
+    SearchImages,
+    calibration_tensors,
+    open_search_images,
+    scoring_tensors,
+    training_batches,
+)
+from vtk_cli.search.options import SupernetOptions
+from vtk_cli.search.rank_picture import told
+from vtk_cli.search.ranking import Estimate, Floats, difference_of, kendall_tau, mean_of
+from vtk_cli.search.recipes import RECIPES
+from vtk_cli.search.samplers import UniformSampler
+from vtk_cli.search.scores.combination import combination
+from vtk_cli.search.scores.scorer import Images, Scorer
+from vtk_cli.search.scores.settings import ScoreSettings
+from vtk_cli.search.scores.values import metrics_of
+from vtk_cli.search.spaces.catalog import space_named
+from vtk_cli.search.spaces.genes import Genes
+from vtk_cli.search.spaces.space import SUPERNET, Space
+from vtk_cli.search.supernet_training import PathObjective, sgd
+from vtk_cli.search.words import every
+
+_VERSION = 1
+"""Raised when what is measured changes, so that kept results are not taken for it."""
+SPACES = ("chain-a", "chain-b")
+TRUTH_SEEDS = (100, 101, 102)
+_TRAINED, _SCORED = 300, 500
+_ALONE_EPOCHS = 20
+
+PAPER, MID, BIG = (0.001, 0.003, 0.006), (0.01, 0.03, 0.06), (0.03, 0.09, 0.18)
+SETTINGS: Mapping[str, ScoreSettings] = {
+    "flatness, sigmas of the paper": ScoreSettings(sigmas=PAPER),
+    "flatness, sigmas x 10": ScoreSettings(sigmas=MID),
+    "flatness, sigmas x 10, noise of its own": ScoreSettings(sigmas=MID, common_noise=False),
+    "flatness, sigmas x 30": ScoreSettings(sigmas=BIG),
+}
+MID_NAME, PAPER_NAME, ANGLE, LOSS = "flatness, sigmas x 10", "flatness, sigmas of the paper", "angle", "loss"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is computed.
+
+    Args:
+        supernet_epochs: of a supernet's training.
+        alone_epochs: of a network's own.
+        truth_seeds: that every network is trained from.
+        networks: of each space; None: all.
+        resamples: of the bootstrap.
+    """
+
+    supernet_epochs: int = 200
+    alone_epochs: int = _ALONE_EPOCHS
+    truth_seeds: tuple[int, ...] = TRUTH_SEEDS
+    networks: int | None = None
+    resamples: int = 1000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One space.
+
+    Args:
+        space: its name.
+        truth: (N,) mean accuracy of each network trained alone, in percent.
+        ceiling: taus between the accuracies of single seeds.
+        scores: name -> (S, N), a row a supernet; larger is better.
+        costs: `parameters` and `MACs` -> (N,).
+    """
+
+    space: str
+    truth: Floats
+    ceiling: tuple[float, ...]
+    scores: Mapping[str, Floats]
+    costs: Mapping[str, Floats]
+
+    def taus(self, name: str) -> list[float]:
+        """Of a score, by supernet."""
+        return [kendall_tau(row, self.truth) or 0.0 for row in self.scores[name]]
+
+    def winners(self, name: str) -> list[float]:
+        """The true accuracy of the network that a score puts first, by supernet."""
+        return [float(self.truth[int(np.argmax(row))]) for row in self.scores[name]]
+
+
+def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.device, console: Console) -> Proof:
+    """Train and score everything (finished pieces are kept in the cache) and judge the claims."""
+    scale = Scale(4, 2, (100, 101), 8, 20) if smallest else Scale()
+    first, second = (_measured(name, seeds, scale, device, console) for name in SPACES)
+    over_loss = _over(first, MID_NAME, LOSS, scale), _over(second, MID_NAME, LOSS, scale)
+    slopes = mean(first.taus("slopes alone, sigmas x 10"))
+    return Proof(
+        name="search",
+        title="Scores of shared weights find good networks; the flatness ranks them better than the angle does"
+        " (GeNAS, arXiv 2305.08611)",
+        setting=(
+            f"Two spaces of 64 networks (three layers, four choices each) on grey digits of 16 pixels; supernets on"
+            f" {_TRAINED} images for 200 epochs of single paths, seeds {', '.join(map(str, seeds))}, scored on"
+            f" {_SCORED} others; the truth is the mean accuracy on 997 further images over trainings of each network"
+            f" alone from {len(scale.truth_seeds)} seeds. In chain-a networks differ much ({_span(first)}), in chain-b"
+            f" little ({_span(second)}). Three draws of noise, common to all networks unless said."
+        ),
+        tables=[_table(first, seeds, scale), _table(second, seeds, scale)],
+        claims=_claims(first),
+        not_claimed=(
+            "That flatness ranks better than the loss at this scale: with the paper's sigmas it is the loss, and with"
+            f" ten times these its tau differs by {told(over_loss[0])} in chain-a and {told(over_loss[1])} in chain-b.",
+            f"That the slopes without the depth of the loss rank well: tau {slopes:.2f} in chain-a.",
+            "That any score beats the number of parameters where networks are nearly equally good:"
+            f" {_tau_of(second, 'parameters'):.2f} in chain-b.",
+        ),
+        pictures=[_draw(first, plots)],
+        data={one.space: _as_json(one, seeds) for one in (first, second)},
+    )
+
+
+def _measured(name: str, seeds: Sequence[int], scale: Scale, device: torch.device, console: Console) -> Measured:
+    space, lab = space_named(name), Lab.of(name, scale, device)
+    genes = every(space)[:: 1 if scale.networks is None else 64 // scale.networks]
+    pieces = [(one, seed) for one in genes for seed in scale.truth_seeds]
+    store = ResultStore(cache_folder() / "proof-search")
+    with stop_requests() as stop:
+        with console.progress(f"{name}, networks alone", len(pieces)) as progress:
+            alone = work_through(
+                pieces,
+                key=lambda piece: lab.key("alone", [list(piece[0]), piece[1], scale.alone_epochs]),
+                compute=lambda piece: {"accuracy": lab.alone(*piece)},
+                store=store,
+                stop=stop,
+                kept="finished trainings",
+                heard=lambda _piece, _result: progress.advance(),
+            )
+        with console.progress(f"{name}, supernets", len(seeds)) as progress:
+            found = work_through(
+                list(seeds),
+                key=lambda seed: lab.key("scores", [seed, scale.supernet_epochs, [list(one) for one in genes]]),
+                compute=lambda seed: lab.scores(seed, genes),
+                store=store,
+                stop=stop,
+                kept="finished supernets",
+                heard=lambda _seed, _result: progress.advance(),
+            )
+    single = np.array([one["accuracy"] for one in alone]).reshape(len(genes), len(scale.truth_seeds))
+    pairs = [(a, b) for a in range(single.shape[1]) for b in range(a)]
+    ceiling = tuple(kendall_tau(single[:, a], single[:, b]) or 0.0 for a, b in pairs)
+    table = space.table(lab.shape_alone)
+    costs = {
+        "parameters": np.array([float(table.cost(one).params) for one in genes]),
+        "MACs": np.array([float(table.cost(one).macs) for one in genes]),
+    }
+    scores = {score: np.array([each[score] for each in found]) for score in found[0]}
+    return Measured(name, single.mean(axis=1), ceiling, scores, costs)
+
+
+class Lab:
+    """Trains and scores the networks of one space.
+
+    Args:
+        space: whose.
+        images: in halves, to train and to score on.
+        test: images and labels that nothing else sees, on the device.
+        scale: how much.
+        world: this process.
+    """
+
+    def __init__(self, space: Space, images: SearchImages, test: tuple[Tensor, Tensor], scale: Scale, world: World):
+        self.space, self.images, self.test, self.scale, self.world = space, images, test, scale, world
+        self.options = SupernetOptions(space=space.name, **RECIPES[space.name])
+        self.shape = space.shape(SUPERNET, images.classes)
+        self.shape_alone = space.shape(space.alone, images.classes)
+        self._quiet = Console(quiet=True)
+
+    @classmethod
+    def of(cls, name: str, scale: Scale, device: torch.device) -> Lab:
+        """On digits of 16 pixels: 300 to train on, 500 to score on, 997 for the truth."""
+        quiet, space = Console(quiet=True), space_named(name)
+        options = SupernetOptions(space=name, **RECIPES[name])
+        opened = open_search_images(options, size=16, channels=1, console=quiet)
+        order = np.random.default_rng(0).permutation(len(opened.splits.train)).tolist()
+        train, valid = order[:_TRAINED], order[_TRAINED : _TRAINED + _SCORED]
+        images = replace(opened, halves=Halves(tuple(sorted(train)), tuple(sorted(valid))))
+        rest = replace(opened, halves=Halves((), tuple(sorted(order[_TRAINED + _SCORED :]))))
+        if (val := opened.splits.val) is None:
+            raise ValueError("digits have validation images")
+        others = replace(opened, splits=replace(opened.splits, train=val), halves=Halves((), tuple(range(len(val)))))
+        parts = [scoring_tensors(one, device=device, limit=None, console=quiet) for one in (rest, others)]
+        test = torch.cat([seen[:] for seen, _ in parts]), torch.cat([labels for _, labels in parts])
+        return cls(space, images, test, scale, World(0, 1, 0, device))
+
+    def key(self, kind: str, what: list[Any]) -> str:
+        """For the store."""
+        return content_key([kind, self.space.name, what, self.world.device.type, _VERSION])
+
+    def alone(self, genes: Genes, seed: int) -> float:
+        """The accuracy in percent of a network that is trained by itself."""
+        seed_everything(seed)
+        network = self.space.network(genes, self.shape_alone).to(self.world.device)
+        self._fit(network, _cross_entropy, seed, self.scale.alone_epochs)
+        images, labels = self.test
+        with torch.inference_mode():
+            right = (network.eval()(images).argmax(dim=1) == labels).float().mean()
+        return 100 * float(right)
+
+    def scores(self, seed: int, genes: Sequence[Genes]) -> Result:
+        """Every score of every network, with the weights of one supernet: name -> values; larger is better."""
+        seed_everything(seed)
+        supernet = self.space.supernet(self.shape).to(self.world.device)
+        initial = {name: value.clone() for name, value in supernet.state_dict().items()}
+        objective = PathObjective(UniformSampler(self.space), seed=seed)
+        self._fit(supernet, objective, seed, self.scale.supernet_epochs)
+        device = self.world.device
+        calibration, _ = calibration_tensors(self.images, device=device, limit=_TRAINED, console=self._quiet)
+        seen, labels = scoring_tensors(self.images, device=device, limit=None, console=self._quiet)
+        images = Images(calibration[:], seen, labels)
+        found: dict[str, list[float]] = {}
+        for name, settings in SETTINGS.items():
+            scorer = Scorer(supernet, initial, images, replace(settings, seed=seed))
+            needs = {"clean", "noise", "angle"} if name == PAPER_NAME else {"noise"}
+            measured = [scorer.measure(one, needs) for one in genes]  # type: ignore[arg-type]  # of literals
+            found |= _scores(name, measured, settings)
+        return found
+
+    def _fit(self, network: nn.Module, loss: Any, seed: int, epochs: int) -> None:
+        options, images = self.options, replace(self.images, seed=seed)
+        batches = training_batches(images, options, world=self.world, console=self._quiet)
+        optimizer = sgd(network, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+        fit(
+            network,
+            loss,
+            batches,
+            optimizer,
+            plan=Plan(epochs=epochs, clip_norm=options.clip_norm),
+            device=self.world.device,
+            seed=seed,
+            scheduler=build_schedule(
+                optimizer,
+                "cosine",
+                rates=LearningRates(options.lr),
+                epochs=epochs,
+                updates_per_epoch=batches.steps_per_epoch,
+                on_updates=True,
+            ),
+            evaluate=None,
+            checkpoints=None,
+            metrics=None,
+            console=self._quiet,
+        )
+
+
+def _cross_entropy(model: nn.Module, batch: tuple[Tensor, ...], _clock: Clock) -> Tensor:
+    _, images, targets = batch
+    return F.cross_entropy(model(images), targets)
+
+
+def _scores(name: str, measured: Sequence[Mapping[str, Any]], settings: ScoreSettings) -> dict[str, list[float]]:
+    metrics = [metrics_of(one, settings) for one in measured]
+    found = {name: [one["flatness"] for one in metrics]}
+    if name in {PAPER_NAME, MID_NAME}:
+        alone = replace(settings, subtract_l0=True)
+        found[name.replace("flatness", "slopes alone")] = [metrics_of(one, alone)["flatness"] for one in measured]
+    if name == PAPER_NAME:
+        found |= {
+            LOSS: [-one["loss"] if math.isfinite(one["loss"]) else -1e9 for one in metrics],
+            "accuracy": [one["accuracy"] for one in metrics],
+            ANGLE: [one["angle"] for one in metrics],
+            "angle + 16 flatness": combination("angle+flatness", settings).scores(metrics),
+        }
+    return found
+
+
+def _over(one: Measured, name: str, other: str, scale: Scale) -> Estimate:
+    return difference_of(kendall_tau, one.scores[name], one.scores[other], one.truth, draws=scale.resamples)
+
+
+def _tau_of(one: Measured, cost: str) -> float:
+    return kendall_tau(one.costs[cost], one.truth) or 0.0
+
+
+def _span(one: Measured) -> str:
+    return f"{one.truth.min():.1f} to {one.truth.max():.1f} %"
+
+
+def _table(one: Measured, seeds: Sequence[int], scale: Scale) -> Table:
+    rows = []
+    for name in _ordered(one.scores):
+        taus = one.taus(name)
+        estimate = mean_of(kendall_tau, one.scores[name], one.truth, draws=scale.resamples)
+        winners = ", ".join(f"{value:.1f}" for value in one.winners(name))
+        rows.append((name, *(f"{tau:.3f}" for tau in taus), told(estimate), winners))
+    for name, values in one.costs.items():
+        estimate = mean_of(kendall_tau, values, one.truth, draws=scale.resamples)
+        rows.append((f"{name}, no training", *("" for _ in seeds), told(estimate), f"{one.truth[values.argmax()]:.1f}"))
+    ceiling = f"{min(one.ceiling):.2f} to {max(one.ceiling):.2f}" if one.ceiling else "-"
+    columns = ("score", *(f"seed {seed}" for seed in seeds), "mean [95 %]", "accuracy of its first, %")
+    caption = (
+        f"Kendall tau with the truth, {one.space}; two seeds of the truth agree to {ceiling}, its best network has"
+        f" {one.truth.max():.1f} %, the median {np.median(one.truth):.1f}"
+    )
+    return Table(columns, rows, caption=caption)
+
+
+def _ordered(scores: Mapping[str, Floats]) -> list[str]:
+    first = [LOSS, "accuracy", ANGLE]
+    return [*first, *(name for name in scores if name not in first)]
+
+
+def _claims(one: Measured) -> list[Claim]:
+    flat, angle = one.taus(MID_NAME), one.taus(ANGLE)
+    apart = [abs(a - b) for a, b in zip(one.taus(PAPER_NAME), one.taus(LOSS), strict=True)]
+    lost = [float(one.truth.max()) - value for value in one.winners(MID_NAME)]
+    above = [a - b for a, b in zip(flat, angle, strict=True)]
+    return [
+        Claim(
+            "flatness (sigmas x 10) ranks the 64 networks of chain-a",
+            "tau at least 0.5, every seed",
+            ", ".join(f"{value:.3f}" for value in flat),
+            min(flat) >= 0.5,
+        ),
+        Claim(
+            "it ranks them better than the angle does",
+            "tau higher by at least 0.3, every seed",
+            ", ".join(f"{value:+.3f}" for value in above),
+            min(above) >= 0.3,
+        ),
+        Claim(
+            "with the paper's sigmas flatness is the loss",
+            "taus no more than 0.03 apart, every seed",
+            ", ".join(f"{value:.3f}" for value in apart),
+            max(apart) <= 0.03,
+        ),
+        Claim(
+            "the network that flatness puts first is nearly the best of 64",
+            "within 1 point, every seed",
+            ", ".join(f"{value:.2f}" for value in lost),
+            max(lost) <= 1.0,
+        ),
+    ]
+
+
+def _as_json(one: Measured, seeds: Sequence[int]) -> dict[str, Any]:
+    return {
+        "truth": one.truth.tolist(),
+        "ceiling": list(one.ceiling),
+        "taus": {name: dict(zip(map(str, seeds), one.taus(name), strict=True)) for name in one.scores},
+        "scores": {name: values.tolist() for name, values in one.scores.items()},
+    }
+
+
+def _draw(one: Measured, plots: Path) -> Path:
+    rows = [Points(name, np.array(one.taus(name)), ours=name == MID_NAME) for name in _ordered(one.scores)]
+    rows += [Points("parameters, no training", np.array([_tau_of(one, "parameters")]))]
+    title = f"How well scores rank the 64 networks of {one.space}"
+    return draw_points(plots / "taus", rows, title=title, x_label="Kendall tau with the true accuracy").png
