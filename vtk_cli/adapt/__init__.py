@@ -1,0 +1,1 @@
+"""Active domain adaptation: a classifier moved to another domain with a few labels, in stages (`vtk adapt`)."""
