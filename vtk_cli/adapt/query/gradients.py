@@ -12,25 +12,22 @@ from vtk_cli.adapt.query.outputs import Picks, PoolOutputs
 from vtk_cli.adapt.query.ranking import highest, probability_gap
 
 
-def gradient_distances(
-    errors: Tensor, embeddings: Tensor, error: Tensor, embedding: Tensor, squares: Tensor, square: Tensor
-) -> Tensor:
-    """Squared distances of the outer products a z^T to one other, without making any of them (BADGE).
+def gradient_distances(errors: Tensor, embeddings: Tensor, index: int) -> Tensor:
+    """Squared distances of the outer products a z^T of N images to that of one, without making any of them.
 
     |a z^T - a' z'^T|^2 = |a|^2 |z|^2 + |a'|^2 |z'|^2 - 2 (a . a') (z . z').
 
     Args:
         errors: a (N, C).
         embeddings: z (N, D).
-        error: a' (C,).
-        embedding: z' (D,).
-        squares: |a|^2 |z|^2 (N,).
-        square: |a'|^2 |z'|^2, a scalar.
+        index: of the one.
 
     Returns:
         (N,), at least 0.
     """
-    return (squares + square - 2 * (errors @ error) * (embeddings @ embedding)).clamp_min(0)
+    squares = errors.square().sum(1) * embeddings.square().sum(1)
+    together = (errors @ errors[index]) * (embeddings @ embeddings[index])
+    return (squares + squares[index] - 2 * together).clamp_min(0)
 
 
 def badge_query(outputs: PoolOutputs, count: int, rng: np.random.Generator) -> Picks:
@@ -50,8 +47,7 @@ def badge_query(outputs: PoolOutputs, count: int, rng: np.random.Generator) -> P
         index = _next(squares if not chosen else nearest, chosen, rng)
         scores.append(float(squares[index] if not chosen else nearest[index]))
         chosen.append(index)
-        distance = gradient_distances(errors, embeddings, errors[index], embeddings[index], squares, squares[index])
-        nearest = torch.minimum(nearest, distance)
+        nearest = torch.minimum(nearest, gradient_distances(errors, embeddings, index))
         nearest[chosen] = 0
     return Picks(tuple(outputs.ids[index] for index in chosen), tuple(scores))
 
@@ -93,9 +89,8 @@ def _next(weights: Tensor, chosen: list[int], rng: np.random.Generator) -> int:
     """The largest weight first, then a draw by weight; where all that is left weighs nothing, the first left."""
     if not chosen:
         return int(weights.argmax())
-    values = weights.numpy().copy()
-    total = values.sum()
+    total = float(weights.sum())
     if total > 0:
-        return int(np.searchsorted(np.cumsum(values), rng.random() * total, side="right").clip(0, len(values) - 1))
+        return int(rng.choice(len(weights), p=(weights / total).numpy()))
     taken = set(chosen)
-    return next(index for index in range(len(values)) if index not in taken)
+    return next(index for index in range(len(weights)) if index not in taken)

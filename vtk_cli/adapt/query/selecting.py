@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from torch import Tensor
@@ -31,12 +33,51 @@ def query_rng(seed: int, round_number: int, draw: int = 0) -> np.random.Generato
     return np.random.default_rng([_STREAM, seed, round_number, draw])
 
 
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a strategy is asked.
+
+    Args:
+        outputs: of the candidates, by id; of those of `random`, only the ids are looked at.
+        labelled: embeddings (n, D) of what is labelled, for `coreset`.
+        count: how many to choose.
+        rng: of whatever is drawn.
+        settings: of the strategies.
+    """
+
+    outputs: PoolOutputs
+    labelled: Tensor | None
+    count: int
+    rng: np.random.Generator
+    settings: QuerySettings
+
+
+_CHOOSERS: MappingProxyType[str, Callable[[Request], Picks]] = MappingProxyType(
+    {
+        "loss": lambda r: loss_query(r.outputs, r.count, r.settings),
+        "random": lambda r: random_query(r.outputs.ids, r.count, r.rng),
+        "entropy": lambda r: entropy_query(r.outputs, r.count),
+        "margin": lambda r: margin_query(r.outputs, r.count),
+        "confidence": lambda r: confidence_query(r.outputs, r.count),
+        "coreset": lambda r: coreset_query(r.outputs, r.labelled, r.count, r.rng),
+        "badge": lambda r: badge_query(r.outputs, r.count, r.rng),
+        "clue": lambda r: clue_query(r.outputs, r.count, r.rng, r.settings),
+        "energy": lambda r: energy_query(r.outputs, r.count, r.settings),
+        "sdm": lambda r: sdm_query(r.outputs, r.count, r.settings),
+        "las": lambda r: las_query(r.outputs, r.count, r.rng, r.settings),
+        "loss-diverse": lambda r: loss_diverse_query(r.outputs, r.count, r.rng, r.settings),
+        "aada": lambda r: aada_query(r.outputs, r.count, r.rng),
+    }
+)
+
+
 def select(
     strategy: str,
     outputs: PoolOutputs,
     labelled: Tensor | None,
     count: int,
     rng: np.random.Generator,
+    *,
     settings: QuerySettings | None = None,
 ) -> Picks:
     """Choose images to ask about.
@@ -45,7 +86,7 @@ def select(
 
     Args:
         strategy: a name of `catalog.STRATEGIES`.
-        outputs: of the candidates; of those of `random`, only the ids are looked at.
+        outputs: of the candidates.
         labelled: embeddings (n, D) of what is labelled, for `coreset`.
         count: how many; as many as there are, where it is more.
         rng: of whatever is drawn; see `query_rng`.
@@ -57,35 +98,12 @@ def select(
     Raises:
         UserError: there is no such strategy, or the model has not what it asks.
     """
-    told, seen, count = settings or QuerySettings(), outputs.in_order(), min(count, len(outputs))
-    match strategy:
-        case "loss":
-            return loss_query(seen, count, told)
-        case "random":
-            return random_query(seen.ids, count, rng)
-        case "entropy":
-            return entropy_query(seen, count)
-        case "margin":
-            return margin_query(seen, count)
-        case "confidence":
-            return confidence_query(seen, count)
-        case "coreset":
-            return coreset_query(seen, labelled, count, rng)
-        case "badge":
-            return badge_query(seen, count, rng)
-        case "clue":
-            return clue_query(seen, count, rng, told)
-        case "energy":
-            return energy_query(seen, count, told)
-        case "sdm":
-            return sdm_query(seen, count, told)
-        case "las":
-            return las_query(seen, count, rng, told)
-        case "loss-diverse":
-            return loss_diverse_query(seen, count, rng, told)
-        case "aada":
-            return aada_query(seen, count, rng)
-    raise UserError(f"unknown strategy {strategy!r}", "--query", nearest(strategy, STRATEGIES))
+    if strategy not in _CHOOSERS:
+        raise UserError(f"unknown strategy {strategy!r}", "--query", nearest(strategy, STRATEGIES))
+    count = min(count, len(outputs))
+    if count < 1:
+        return Picks((), ())
+    return _CHOOSERS[strategy](Request(outputs.in_order(), labelled, count, rng, settings or QuerySettings()))
 
 
 def select_mixed(
@@ -94,6 +112,7 @@ def select_mixed(
     labelled: Tensor | None,
     count: int,
     rng: np.random.Generator,
+    *,
     settings: QuerySettings | None = None,
 ) -> Picks:
     """Choose by several strategies, each its share, in turn; none chooses what one before it has chosen.
@@ -106,7 +125,7 @@ def select_mixed(
     scores: list[float] = []
     for name, part in split_count(min(count, len(outputs)), shares).items():
         left = outputs.of(frozenset(outputs.ids) - frozenset(ids))
-        picks = select(name, left, labelled, part, rng, settings)
+        picks = select(name, left, labelled, part, rng, settings=settings)
         ids.extend(picks.ids)
         scores.extend(picks.scores)
     return Picks(tuple(ids), tuple(scores))
