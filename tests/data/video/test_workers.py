@@ -81,7 +81,7 @@ def test_an_epoch_goes_on_from_any_batch_with_the_clips_it_would_have_had(tmp_pa
 
     def clips(epoch: int, start: int) -> list[torch.Tensor]:
         source._broken.clear()  # a new process knows of no broken video
-        counted = CountedBatches(LoaderBatches(Clips(source), 2, 0, workers, collate=collate), source)
+        counted = CountedBatches(LoaderBatches(Clips(source), 2, 0, workers, collate=collate), source, tolerated=1.0)
         seen = [batch for _, batch in counted.epoch(epoch, start)]
         counted.close()
         return seen
@@ -97,7 +97,7 @@ def test_an_epoch_goes_on_from_any_batch_with_the_clips_it_would_have_had(tmp_pa
 def test_files_that_hang_or_abort_their_decoder_hold_up_no_worker_and_leave_no_process(tmp_path):
     names = ["a", "hangs", "b", "aborts", "c", "decord-hangs", "d", "decord-aborts"]
     source = source_of(tmp_path, names)
-    counted = CountedBatches(LoaderBatches(Clips(source), 2, 0, 2, collate=collate), source)
+    counted = CountedBatches(LoaderBatches(Clips(source), 2, 0, 2, collate=collate), source, tolerated=1.0)
     before, start = children_of(os.getpid()), time.monotonic()
     started: set[int] = set()
     for epoch in range(2):
