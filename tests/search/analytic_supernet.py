@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tests.search.small_spaces import randomise, small_shape
+from tests.models.spaces.small_spaces import randomise, small_shape
+from vtk_cli.models.spaces.catalog import SPACES
+from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.search.scores.scorer import Images, Scorer
 from vtk_cli.search.scores.settings import ScoreSettings
-from vtk_cli.search.spaces.catalog import SPACES
-from vtk_cli.search.spaces.supernet import Supernet
 
 CHAIN = SPACES["chain-a"]
 

@@ -1,18 +1,5 @@
-"""A generator of genes, and every space in turn."""
+"""The fixtures of the spaces' own tests."""
 
-from __future__ import annotations
+from tests.models.spaces.conftest import rng, space
 
-import numpy as np
-import pytest
-
-from vtk_cli.search.spaces.catalog import SPACES
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture(params=list(SPACES))
-def space(request):
-    return SPACES[request.param]
+__all__ = ["rng", "space"]

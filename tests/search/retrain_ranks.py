@@ -8,10 +8,10 @@ from pathlib import Path
 
 from vtk_cli.console import Console
 from vtk_cli.engine.distributed import join_world, shared_run
+from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.search.retrain_options import RetrainOptions
 from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES
 from vtk_cli.search.retraining import retrain
-from vtk_cli.search.spaces.catalog import space_named
 
 DEAD_END = (3, 0, 0, 2, 0, 0)
 """The edge from node 0 to node 1, which leads nowhere, has weights without a gradient."""

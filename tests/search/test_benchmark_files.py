@@ -22,13 +22,13 @@ from tests.search.benchmark_files import (
     write_nats_folder,
 )
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.catalog import SPACES
 from vtk_cli.search.benchmarks import opening
 from vtk_cli.search.benchmarks.benchmark import Row, Setting
 from vtk_cli.search.benchmarks.inert_pickle import read_pickle
 from vtk_cli.search.benchmarks.joining import match_space, truths
 from vtk_cli.search.benchmarks.opening import open_benchmark
 from vtk_cli.search.benchmarks.table_file import FIELDS, read_table, write_table
-from vtk_cli.search.spaces.catalog import SPACES
 
 CELLS, MINI = SPACES["nasbench201"], SPACES["digits-mini"]
 

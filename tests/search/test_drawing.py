@@ -9,9 +9,9 @@ from matplotlib.patches import Circle, FancyBboxPatch
 from PIL import Image
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.catalog import RELEASED, SPACES
 from vtk_cli.search import drawing
 from vtk_cli.search.drawing import draw_architecture
-from vtk_cli.search.spaces.catalog import RELEASED, SPACES
 
 DARTS, CELLS = SPACES["darts"], SPACES["nasbench201"]
 

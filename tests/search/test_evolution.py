@@ -13,10 +13,10 @@ import pytest
 from scipy.stats import chisquare
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.catalog import SPACES
+from vtk_cli.models.spaces.cost import Cost, Limits
 from vtk_cli.search.evolution import Evolution, EvolutionSettings, draw_within, within
 from vtk_cli.search.scores.combination import Combination
-from vtk_cli.search.spaces.catalog import SPACES
-from vtk_cli.search.spaces.cost import Cost, Limits
 
 DARTS, CHAIN, MOBILE = SPACES["darts"], SPACES["chain-a"], SPACES["mobilenet"]
 ACCURACY = Combination(("accuracy",), (1.0,))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.search.small_spaces import WITHOUT_POOLS, randomise, small_shape
+from tests.models.spaces.small_spaces import WITHOUT_POOLS, randomise, small_shape
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.search.official import compared, load_network, load_supernet, read_checkpoint
-from vtk_cli.search.spaces.catalog import space_named
 
 WIDTH, CLASSES = 4, 7
 SPOS_GENES = (2, 1, 0, 1, 2, 0, 2, 0, 2, 0, 2, 3, 0, 0, 0, 0, 3, 2, 3, 3)

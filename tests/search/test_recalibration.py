@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
+from tests.models.spaces.small_spaces import randomise, small_shape
 from tests.search.analytic_supernet import CHAIN, scored_images
-from tests.search.small_spaces import randomise, small_shape
 from vtk_cli.errors import UserError
 from vtk_cli.search.recalibration import calibration_batches, recalibrate
 

@@ -16,13 +16,15 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from tests.search.small_spaces import WITHOUT_POOLS
+from tests.models.spaces.small_spaces import WITHOUT_POOLS
 from vtk_cli.console import Console
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.update import Clock
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.models.names import file_metadata
+from vtk_cli.models.spaces.catalog import SPACES, space_named
+from vtk_cli.models.spaces.space import SUPERNET
 from vtk_cli.models.weights import load_exactly, read_state_dict
 from vtk_cli.search import retrain_preparation
 from vtk_cli.search.images import open_search_images
@@ -31,8 +33,6 @@ from vtk_cli.search.retrain_preparation import RetrainObjective, idle_parameters
 from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES, retrain_recipe_of
 from vtk_cli.search.retrain_schedule import LinearTail
 from vtk_cli.search.retraining import retrain
-from vtk_cli.search.spaces.catalog import SPACES, space_named
-from vtk_cli.search.spaces.space import SUPERNET
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, 0, CPU)

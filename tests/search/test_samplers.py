@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from scipy.stats import chisquare
 
-from tests.search.small_spaces import small_shape
+from tests.models.spaces.small_spaces import small_shape
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.catalog import SPACES
 from vtk_cli.search.samplers import SPOS_BINS, FairSampler, FlopsSampler, UniformSampler, equal_bins
-from vtk_cli.search.spaces.catalog import SPACES
 
 CHAIN, MOBILE = SPACES["chain-a"], SPACES["mobilenet"]
 

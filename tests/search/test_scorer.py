@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.models.spaces.small_spaces import WITH_POOLS, randomise, small_shape
 from tests.search.analytic_supernet import CHAIN, Bowl, bowl_scorer, scored_images, small_scorer
-from tests.search.small_spaces import WITH_POOLS, randomise, small_shape
 from vtk_cli.engine.seeds import rng_state
 from vtk_cli.errors import UserError
 from vtk_cli.search.recalibration import calibration_batches, recalibrate

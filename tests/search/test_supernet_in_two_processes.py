@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.search.small_spaces import randomise, small_shape
+from tests.models.spaces.small_spaces import randomise, small_shape
 from tests.search.two_process_training import PATHS, SPACE, trained
 
 ROOT = Path(__file__).parents[2]

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.models.spaces.small_spaces import randomise, small_shape
 from tests.search.analytic_supernet import CHAIN
-from tests.search.small_spaces import randomise, small_shape
 from vtk_cli.console import Console
 from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.update import Clock
+from vtk_cli.models.spaces.catalog import SPACES
 from vtk_cli.search.samplers import FairSampler, Path, UniformSampler
-from vtk_cli.search.spaces.catalog import SPACES
 from vtk_cli.search.supernet_training import PathObjective, sgd
 
 CPU = torch.device("cpu")

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision import models
 
 from vtk_cli.errors import UserError
 from vtk_cli.models.names import NetworkName
-from vtk_cli.models.preprocessing import PixelConfig, pixels_from_json, timm_pixels, torchvision_pixels
+from vtk_cli.models.preprocessing import PixelConfig, luma, pixels_from_json, timm_pixels, torchvision_pixels
+from vtk_cli.models.spaces.architecture import read_network_name
 from vtk_cli.models.weights import NAME_ITS_ARCHITECTURE, head_classes, load_exactly, mismatch
 
+_EVAL_CROP, _SMALL = 0.875, 64
+"""Smaller images than this many pixels are evaluated whole."""
 _NOT_FOR_FILES = {
     "num_classes",
     "pretrained",
@@ -105,6 +109,40 @@ def torchvision_network(
         if weights is not None:
             load_exactly(module, weights.state, str(weights.path))
     return module, _own_pixels(weights) or torchvision_pixels(entry, arguments, name.spec)
+
+
+def searched_network(
+    name: NetworkName, weights: Weights | None, num_classes: int | None, model_args: Mapping[str, Any]
+) -> tuple[nn.Module, PixelConfig]:
+    """The network of an architecture of a search space; the arguments are those of `timm_network`.
+
+    `drop_path_rate` is the one argument that it takes, and only networks of DARTS cells do. One that takes images of
+    one channel makes them of three.
+
+    Raises:
+        UserError: it does not take its arguments, or the weights do not fit.
+    """
+    architecture = read_network_name(name.name)
+    arguments = {key: value for key, value in {**stored_arguments(weights), **model_args}.items() if value is not None}
+    drop_path = arguments.pop("drop_path_rate", 0.0)
+    if arguments:
+        raise UserError(f"takes no argument {', '.join(arguments)}", name.spec, "leave it out")
+    classes = (head_classes(weights.state) if weights else None) or num_classes
+    space, shape = architecture.space, architecture.shape(classes=classes)
+    module: nn.Module = space.network(architecture.genes, shape, drop_path=float(drop_path))
+    module.num_classes = shape.classes  # type: ignore[assignment]  # a number, which torch's types do not foresee
+    if space.input_channels == 1:
+        module.register_forward_pre_hook(_as_grey)
+    if weights is not None:
+        load_exactly(module, weights.state, str(weights.path))
+    crop = _EVAL_CROP if shape.resolution > _SMALL else 1.0
+    pixels = PixelConfig(shape.resolution, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, "bilinear", crop)
+    return module, _own_pixels(weights) or pixels
+
+
+def _as_grey(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    images = inputs[0]
+    return (luma(images), *inputs[1:]) if images.shape[1] == 3 else None
 
 
 def factory_network(

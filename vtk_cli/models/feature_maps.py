@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 import torch
@@ -26,9 +26,10 @@ from vtk_cli.engine.seeds import preserved_rng
 from vtk_cli.errors import UserError
 from vtk_cli.models.architectures import Weights, stored_arguments
 from vtk_cli.models.finetuning import starting_network
-from vtk_cli.models.names import NetworkName, parse_architecture, parse_network
+from vtk_cli.models.names import NetworkName, may_not_be_named, parse_architecture, parse_network
 from vtk_cli.models.preprocessing import PixelConfig, timm_pixels
 from vtk_cli.models.published import hub_folder
+from vtk_cli.models.spaces.stand_alone import FeatureMap
 from vtk_cli.models.zoo import AUTO, PRETRAINED, SCRATCH, create_network
 
 STRIDES = (8, 16, 32)
@@ -37,13 +38,6 @@ _SIZES = ((64, 96), (160, 128))
 _ADVICE = "take a ResNet, a ConvNeXt, a Swin, ..."
 _SHOWN = 80
 """Of an error of timm's, characters."""
-
-
-class FeatureMap(NamedTuple):
-    """A feature map: its channels, and how many pixels of the input one of its cells spans each way."""
-
-    channels: int
-    stride: int
 
 
 class FeatureMaps(nn.Module, ABC):
@@ -204,7 +198,7 @@ def require_nameable(architecture: str, model_args: str, path: Path) -> None:
     Raises:
         UserError: it says so, or what it names is not known here.
     """
-    if architecture.startswith(("py:", "hub:")):
+    if may_not_be_named(architecture):
         raise UserError(f"may not name the architecture {architecture!r} itself", str(path), "train it on a timm name")
     try:
         parse_architecture(architecture)

@@ -7,6 +7,8 @@ tv:resnet50                  a torchvision classifier, `tv:resnet50.IMAGENET1K_V
 resnet50=runs/a/best.pt      an architecture (alias, timm, tv: or py:) with the weights of a file
 runs/a/model.safetensors     a weight file that says what architecture it is for
 py:package.module:factory    a function that returns the network
+runs/a/architecture.json     an architecture of a search space, as `vtk search` writes it
+genas-flatness-cifar10       a published architecture of a search space
 @paper69                     the 69 networks of arXiv 2210.11407
 """
 
@@ -20,8 +22,11 @@ from pathlib import Path
 from typing import Literal
 
 from vtk_cli.errors import UserError, nearest
+from vtk_cli.models.spaces.architecture import NAMED, SUFFIX, network_name, read_network_name
+from vtk_cli.models.spaces.architecture import parse_architecture as parse_searched
+from vtk_cli.models.spaces.catalog import RELEASED
 
-Kind = Literal["timm", "hub", "torchvision", "file", "factory"]
+Kind = Literal["timm", "hub", "torchvision", "file", "factory", "searched"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 """Files read as weights: safetensors, and what `torch.save` writes."""
@@ -145,8 +150,8 @@ class NetworkName:
         spec: the name as it was written.
         label: a short name for tables and figures; `distinct_labels` makes those of several networks differ.
         kind: where the network comes from; `file` is an architecture with the weights of the file `path`.
-        name: the architecture: a timm name without tag, `org/name` on the hub, `tv:name` of torchvision, or
-            `package.module:factory`.
+        name: the architecture: a timm name without tag, `org/name` on the hub, `tv:name` of torchvision,
+            `package.module:factory`, or `searched:...` as `spaces.architecture.network_name` writes it.
         tag: which published weights; empty where there is no choice. With a weight file, whose preprocessing.
         path: the weight file of kind `file`.
         factory: `package.module:function`, where a function makes the network.
@@ -252,8 +257,15 @@ def file_metadata(path: Path) -> dict[str, str]:
         raise UserError(f"is not a whole safetensors file ({error})", str(path), "fetch or write it anew") from error
 
 
+def may_not_be_named(architecture: str) -> bool:
+    """Whether a weight file may not call this its architecture: it must not choose what code runs, what is fetched or
+    what other file is read."""
+    return architecture.startswith(("py:", "hub:")) or architecture.endswith(SUFFIX)
+
+
 def parse_architecture(spec: str) -> NetworkName:
-    """What `spec` names, when it is a name alone: an alias, a timm name, `hub:`, `tv:` or `py:`.
+    """What `spec` names, when it is a name alone: an alias, a timm name, `hub:`, `tv:`, `py:`, or an architecture of a
+    search space, by the name it was published under, by its file or as `searched:...`.
 
     Raises:
         UserError: nothing is known by that name.
@@ -261,6 +273,12 @@ def parse_architecture(spec: str) -> NetworkName:
     if spec in ALIASES:
         name, _, tag = ALIASES[spec].partition(".")
         return NetworkName(spec, spec, "timm", name, tag)
+    if spec.endswith(SUFFIX) or spec in RELEASED:
+        found = parse_searched(spec)
+        return NetworkName(spec, Path(spec).stem, "searched", network_name(found))
+    if spec.startswith(NAMED):
+        found = read_network_name(spec)
+        return NetworkName(spec, f"{found.space.name} {found.space.format(found.genes)}", "searched", spec)
     source, colon, rest = spec.partition(":")
     if colon and source == "hub":
         return _hub(spec, rest)
@@ -339,7 +357,7 @@ def _file_alone(spec: str, path: Path) -> NetworkName:
     architecture = file_metadata(path).get("architecture", "")
     if not architecture:
         raise UserError("does not say what architecture it is for", str(path), advice)
-    if architecture.startswith(("py:", "hub:")):  # a file must not choose what code runs or what is fetched
+    if may_not_be_named(architecture):
         raise UserError(f"may not name the architecture {architecture!r} itself", str(path), advice)
     try:
         named = parse_architecture(architecture)

@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.data import resolve_data_config
-from torch import nn
+from torch import Tensor, nn
 
 from vtk_cli.errors import UserError
+
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -109,3 +112,9 @@ def _side(size: Any, where: str) -> int:
             f"needs images of {' x '.join(map(str, size))} pixels", where, "only square inputs are supported"
         )
     return sides.pop()
+
+
+def luma(images: Tensor) -> Tensor:
+    """Grey of colours, as ITU-R 601 weighs them: (B, 3, H, W) -> (B, 1, H, W)."""
+    weights = torch.tensor(_LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)

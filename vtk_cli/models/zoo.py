@@ -16,6 +16,7 @@ from vtk_cli.models.architectures import (
     Weights,
     class_count,
     factory_network,
+    searched_network,
     stored_arguments,
     timm_network,
     torchvision_network,
@@ -23,6 +24,7 @@ from vtk_cli.models.architectures import (
 from vtk_cli.models.names import NetworkName, file_metadata, parse_network
 from vtk_cli.models.preprocessing import PixelConfig, pixels_to_json
 from vtk_cli.models.published import hub_folder, hub_weights, timm_weights, torchvision_weights
+from vtk_cli.models.spaces.architecture import NAMED
 from vtk_cli.models.weights import WeightFile, read_state_dict, state_sha256
 
 __all__ = ["AUTO", "PRETRAINED", "SCRATCH", "Network", "PixelConfig", "create_network", "network_metadata"]
@@ -102,12 +104,12 @@ def find_weights(name: NetworkName, weights: str | Path, *, offline: bool) -> We
         NoWeights: there are no published weights, or none here and no network.
         UserError: the kind of network has no published weights.
     """
-    if weights == SCRATCH or (weights == AUTO and name.kind == "factory"):
+    if weights == SCRATCH or (weights == AUTO and name.kind in {"factory", "searched"}):
         return None
     given = name.path if weights == AUTO else None if weights == PRETRAINED else Path(weights).expanduser()
     if given is not None:
         return WeightFile(given, f"file: {given}", published=False)
-    if name.kind in ("file", "factory"):
+    if name.kind in ("file", "factory", "searched"):
         raise UserError("has no published weights", name.spec, "name a timm, tv: or hub: network alone")
     if name.kind == "hub":
         return hub_weights(name, offline=offline)
@@ -149,6 +151,8 @@ def build(
         return factory_network(name, weights, num_classes, model_args)
     if name.name.startswith("tv:"):
         return torchvision_network(name, weights, num_classes, model_args)
+    if name.name.startswith(NAMED):
+        return searched_network(name, weights, num_classes, model_args)
     source = f"local-dir:{hub_folder(name, offline=offline)}" if name.kind == "hub" else name.tagged
     return timm_network(name, source, weights, num_classes, model_args)
 

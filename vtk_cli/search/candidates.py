@@ -10,9 +10,9 @@ from typing import Any
 from vtk_cli.engine.results import ResultStore, work_through
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.files import content_key
+from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.search.scores.scorer import Measured, Scorer
 from vtk_cli.search.scores.settings import Measurement
-from vtk_cli.search.spaces.genes import Genes
 
 KEPT = "scores"
 """What is kept when work is stopped, for messages."""

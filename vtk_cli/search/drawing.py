@@ -7,22 +7,22 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vtk_cli.models.spaces.chain import ChainSpace
+from vtk_cli.models.spaces.cost import halved, in_millions
+from vtk_cli.models.spaces.darts import DartsSpace, cell_plans
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.genotypes import INNER, LENGTH, OPERATIONS, active_edges
+from vtk_cli.models.spaces.mobilenet import BLOCKS, IDENTITY, MobileSpace
+from vtk_cli.models.spaces.nasbench201 import EDGES as CELL_EDGES
+from vtk_cli.models.spaces.nasbench201 import NODES, NONE, STAGES, CellSpace
+from vtk_cli.models.spaces.nasbench201 import OPERATIONS as CELL_OPERATIONS
+from vtk_cli.models.spaces.shufflenetv2 import KERNELS, XCEPTION
+from vtk_cli.models.spaces.space import Shape, Space
+from vtk_cli.models.spaces.tiny import TinySpace
 from vtk_cli.reports.plots import Picture, literal, save, style, write_titles
 from vtk_cli.search.cell_drawing import Cell, Edge, Stage, cell_height, cell_width, draw_cell, draw_network
 from vtk_cli.search.chain_drawing import Block, Row, draw_rows, rows_height, rows_width
 from vtk_cli.search.sketching import Sheet
-from vtk_cli.search.spaces.chain import ChainSpace
-from vtk_cli.search.spaces.cost import halved, in_millions
-from vtk_cli.search.spaces.darts import DartsSpace, cell_plans
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.genotypes import INNER, LENGTH, OPERATIONS, active_edges
-from vtk_cli.search.spaces.mobilenet import BLOCKS, IDENTITY, MobileSpace
-from vtk_cli.search.spaces.nasbench201 import EDGES as CELL_EDGES
-from vtk_cli.search.spaces.nasbench201 import NODES, NONE, STAGES, CellSpace
-from vtk_cli.search.spaces.nasbench201 import OPERATIONS as CELL_OPERATIONS
-from vtk_cli.search.spaces.shufflenetv2 import KERNELS, XCEPTION
-from vtk_cli.search.spaces.space import Shape, Space
-from vtk_cli.search.spaces.tiny import TinySpace
 
 _LEAST_WIDTH = 6.4
 _STRIP = 1.2

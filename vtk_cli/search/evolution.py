@@ -14,11 +14,11 @@ from typing import Any, Self
 import numpy as np
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.cost import Cost, CostTable, Limits, total
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Space
 from vtk_cli.search.scores.combination import Combination
 from vtk_cli.search.scores.values import Metrics
-from vtk_cli.search.spaces.cost import Cost, CostTable, Limits, total
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Space
 
 TRIES = 1000
 """How often in a row an operator may fail to find an architecture that is new and admitted, before it gives up."""

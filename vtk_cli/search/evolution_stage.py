@@ -13,15 +13,15 @@ from vtk_cli.engine.results import ResultStore
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_json
+from vtk_cli.models.spaces.cost import Cost
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import SUPERNET, Shape, Space
 from vtk_cli.search.candidates import Candidates
 from vtk_cli.search.evolution import Admits, Evolution, EvolutionSettings, draw_within, within
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.latency import Latency
 from vtk_cli.search.options import LimitOptions
 from vtk_cli.search.scores.combination import Combination
-from vtk_cli.search.spaces.cost import Cost
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import SUPERNET, Shape, Space
 
 STATE = "evolution.json"
 

@@ -13,16 +13,15 @@ from vtk_cli.console import Console
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder
 from vtk_cli.models.preprocessing import PixelConfig
+from vtk_cli.models.spaces.architecture import Architecture, network_name, write_architecture
+from vtk_cli.models.spaces.space import Shape
 from vtk_cli.models.trained_weights import save_trained
 from vtk_cli.search.images import calibration_tensors
 from vtk_cli.search.measuring import images_of
 from vtk_cli.search.official import load_network
 from vtk_cli.search.recalibration import calibration_batches, measure_statistics
-from vtk_cli.search.retrain_preparation import SEARCHED, searched_arguments
 from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES, retrain_recipe_of
 from vtk_cli.search.showing import named_architecture, shape_of
-from vtk_cli.search.spaces.architecture import Architecture, write_architecture
-from vtk_cli.search.spaces.space import Shape
 from vtk_cli.search.supernet_file import open_supernet
 from vtk_cli.search.treatments import pixels_for
 from vtk_cli.search.verb_options import ExportOptions
@@ -70,9 +69,9 @@ def export_architecture(options: ExportOptions, console: Console) -> ExitCode:
         save_trained(
             path,
             weights.state,
-            architecture=f"{SEARCHED}{shape.space}",
+            architecture=network_name(architecture, shape),
             config=weights.pixels,
-            model_args=searched_arguments(architecture.genes, shape),
+            model_args={},
             class_names=weights.class_names,
             multi_label=False,
             note={"weights_from": weights.source},

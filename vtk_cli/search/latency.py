@@ -10,8 +10,8 @@ import torch
 from vtk_cli.engine.devices import describe_device
 from vtk_cli.engine.results import ResultStore
 from vtk_cli.files import content_key
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
 
 _WARM_UP, _TIMED = 5, 25
 

@@ -22,13 +22,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.darts import IMAGENET, STEM_MULTIPLIER
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.nasbench201 import STAGES
+from vtk_cli.models.spaces.space import SUPERNET, Shape, Space
+from vtk_cli.models.spaces.stand_alone import StandAlone
+from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.models.weights import read_plain, read_state_dict, state_in
-from vtk_cli.search.spaces.darts import IMAGENET, STEM_MULTIPLIER
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.nasbench201 import STAGES
-from vtk_cli.search.spaces.space import SUPERNET, Shape, Space
-from vtk_cli.search.spaces.stand_alone import StandAlone
-from vtk_cli.search.spaces.supernet import Supernet
 
 _SHOWN = 4
 _AUXILIARY = "auxiliary_head."

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 from vtk_cli.data.options import DIGITS
 from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.catalog import SPACES, space_named
+from vtk_cli.models.spaces.cost import Limits
 from vtk_cli.options import RunOptions, fraction, option
 from vtk_cli.search.evolution import EvolutionSettings
 from vtk_cli.search.image_options import ImageOptions
@@ -18,8 +20,6 @@ from vtk_cli.search.recipes import RECIPES
 from vtk_cli.search.samplers import Bin
 from vtk_cli.search.scores.combination import combination
 from vtk_cli.search.scores.settings import ScoreSettings
-from vtk_cli.search.spaces.catalog import SPACES, space_named
-from vtk_cli.search.spaces.cost import Limits
 
 Score = Literal["flatness", "loss", "accuracy", "angle", "accuracy+flatness", "angle+flatness", "angle+accuracy"]
 

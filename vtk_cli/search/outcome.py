@@ -10,14 +10,14 @@ from typing import Any
 
 from vtk_cli.console import Console
 from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.models.spaces.architecture import write_architecture
+from vtk_cli.models.spaces.cost import in_millions
 from vtk_cli.reports import page
 from vtk_cli.search.drawing import draw_architecture
 from vtk_cli.search.evolution import Evolution
 from vtk_cli.search.pictures import draw_pareto, draw_progress
 from vtk_cli.search.retraining import Retrained
 from vtk_cli.search.scored import Scores, figure
-from vtk_cli.search.spaces.architecture import write_architecture
-from vtk_cli.search.spaces.cost import in_millions
 from vtk_cli.search.supernet_file import SupernetRun
 from vtk_cli.search.winner import Winner
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vtk_cli.console import Console
+from vtk_cli.models.spaces.cost import in_millions
 from vtk_cli.search.evolution_stage import Budget
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.options import SupernetOptions
-from vtk_cli.search.spaces.cost import in_millions
 from vtk_cli.search.supernet_stage import Prepared
 from vtk_cli.search.verb_options import EvolveOptions, SearchOptions
 

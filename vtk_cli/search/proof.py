@@ -27,6 +27,9 @@ from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.engine.update import Clock
 from vtk_cli.files import cache_folder, content_key
+from vtk_cli.models.spaces.catalog import space_named
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import SUPERNET, Space
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
@@ -47,9 +50,6 @@ from vtk_cli.search.scores.combination import combination
 from vtk_cli.search.scores.scorer import Images, Scorer
 from vtk_cli.search.scores.settings import ScoreSettings
 from vtk_cli.search.scores.values import metrics_of
-from vtk_cli.search.spaces.catalog import space_named
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import SUPERNET, Space
 from vtk_cli.search.supernet_training import PathObjective, sgd
 from vtk_cli.search.words import every
 

@@ -17,6 +17,9 @@ from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import write_json, write_text
+from vtk_cli.models.spaces.catalog import space_named
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Space
 from vtk_cli.reports import page
 from vtk_cli.search.benchmarks.benchmark import Setting
 from vtk_cli.search.benchmarks.joining import match_space, truths
@@ -28,9 +31,6 @@ from vtk_cli.search.rank_picture import RankedScore, draw_ranking, told
 from vtk_cli.search.ranking import Agreement, Estimate, Floats, agreement, difference_of, kendall_tau
 from vtk_cli.search.scored import read_scores
 from vtk_cli.search.scores.settings import Measurement
-from vtk_cli.search.spaces.catalog import space_named
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Space
 from vtk_cli.search.supernet_file import SupernetRun, open_supernet
 from vtk_cli.search.verb_options import RankOptions
 

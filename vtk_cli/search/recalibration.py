@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.supernet import Supernet
+from vtk_cli.models.spaces.supernet import Supernet
 
 Statistics = Literal["cumulative", "ema14"]
 """The mean over batches, or a running average with momentum 0.1 that starts from mean 0 and variance 1."""

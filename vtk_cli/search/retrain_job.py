@@ -8,6 +8,9 @@ from vtk_cli.console import Console
 from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import ExitCode
+from vtk_cli.models.spaces.architecture import Architecture, write_architecture
+from vtk_cli.models.spaces.cost import in_millions
+from vtk_cli.models.spaces.space import Shape
 from vtk_cli.reports import page
 from vtk_cli.reports.training import Panel, draw_training
 from vtk_cli.search.drawing import draw_architecture
@@ -16,9 +19,6 @@ from vtk_cli.search.outcome import ARCHITECTURE, PAGE
 from vtk_cli.search.plan import show_plan
 from vtk_cli.search.retraining import Retrained, retrain
 from vtk_cli.search.showing import named_architecture
-from vtk_cli.search.spaces.architecture import Architecture, write_architecture
-from vtk_cli.search.spaces.cost import in_millions
-from vtk_cli.search.spaces.space import Shape
 from vtk_cli.search.verb_options import RetrainVerbOptions
 from vtk_cli.search.winner import fitted
 

@@ -22,18 +22,17 @@ from vtk_cli.engine.seeds import preserved_rng, seed_everything
 from vtk_cli.engine.update import Clock
 from vtk_cli.errors import UserError
 from vtk_cli.models.evaluation import Evaluation, MultiLabelEvaluation, evaluate
+from vtk_cli.models.preprocessing import luma
+from vtk_cli.models.spaces.architecture import Architecture, network_name
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
+from vtk_cli.models.spaces.stand_alone import StandAlone
 from vtk_cli.models.trained_weights import save_trained
 from vtk_cli.search.images import SearchImages, open_search_images, training_batches
 from vtk_cli.search.retrain_options import RetrainOptions
 from vtk_cli.search.retrain_schedule import LinearTail
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
-from vtk_cli.search.spaces.stand_alone import StandAlone
 from vtk_cli.search.supernet_training import sgd
-from vtk_cli.search.treatments import luma
 
-SEARCHED = "searched:"
-"""What the architecture of a weight file begins with, before the name of its space."""
 _AUXILIARY = "auxiliary_head."
 
 
@@ -128,9 +127,9 @@ class Retraining:
         save_trained(
             path,
             state,
-            architecture=f"{SEARCHED}{self.space.name}",
+            architecture=network_name(Architecture(self.space, self.genes), self.shape),
             config=self.images.pixels.config,
-            model_args=searched_arguments(self.genes, self.shape),
+            model_args={},
             class_names=self.images.splits.train.class_names,
             multi_label=False,
             note={**note, "seed": str(self.options.seed)},
@@ -148,17 +147,6 @@ class _OfGrey(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(luma(images))
         return logits
-
-
-def searched_arguments(genes: Genes, shape: Shape) -> dict[str, Any]:
-    """What a weight file says of the architecture that its weights are of, besides its space and classes."""
-    return {
-        "form": shape.form,
-        "genes": list(genes),
-        "width": shape.width,
-        "cells": shape.cells,
-        "resolution": shape.resolution,
-    }
 
 
 def prepare_retraining(

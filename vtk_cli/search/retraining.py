@@ -22,12 +22,12 @@ from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.models.evaluation import Evaluation
+from vtk_cli.models.spaces.cost import Cost
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
+from vtk_cli.models.spaces.stand_alone import StandAlone
 from vtk_cli.search.retrain_options import RetrainOptions
 from vtk_cli.search.retrain_preparation import prepare_retraining
-from vtk_cli.search.spaces.cost import Cost
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
-from vtk_cli.search.spaces.stand_alone import StandAlone
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.cost import CostRange, in_millions
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
+from vtk_cli.models.spaces.cost import CostRange, in_millions
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
 
 Bin = tuple[float, float]
 """Multiply-accumulates from the first number on and below the second."""

@@ -15,13 +15,13 @@ from typing import Any
 
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_json, write_text
+from vtk_cli.models.spaces.cost import Cost, in_millions
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
 from vtk_cli.reports.page import Table
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.scores.scorer import Measured
 from vtk_cli.search.scores.values import notes_of
-from vtk_cli.search.spaces.cost import Cost, in_millions
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
 
 CSV, JSON = "scores.csv", "scores.json"
 METRICS = ("flatness", "loss", "accuracy", "angle")

@@ -10,6 +10,7 @@ from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode
+from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.reports import page
 from vtk_cli.search.candidates import KEPT, Candidates
 from vtk_cli.search.judgement import Judgement
@@ -21,7 +22,6 @@ from vtk_cli.search.scored import Scores
 from vtk_cli.search.scores.combination import METRICS
 from vtk_cli.search.scores.scorer import Measured
 from vtk_cli.search.scores.settings import Measurement
-from vtk_cli.search.spaces.genes import Genes
 from vtk_cli.search.supernet_file import open_supernet
 from vtk_cli.search.verb_options import ScoreVerbOptions
 from vtk_cli.search.words import architectures_of

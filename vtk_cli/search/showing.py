@@ -5,12 +5,12 @@ from __future__ import annotations
 from vtk_cli.console import Console
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder
+from vtk_cli.models.spaces.architecture import Architecture, parse_architecture
+from vtk_cli.models.spaces.catalog import RELEASED, SPACES
+from vtk_cli.models.spaces.cost import in_millions
+from vtk_cli.models.spaces.space import SUPERNET, Shape
 from vtk_cli.search.drawing import draw_architecture
 from vtk_cli.search.retrain_recipes import retrain_recipe_of
-from vtk_cli.search.spaces.architecture import Architecture, parse_architecture
-from vtk_cli.search.spaces.catalog import RELEASED, SPACES
-from vtk_cli.search.spaces.cost import in_millions
-from vtk_cli.search.spaces.space import SUPERNET, Shape
 from vtk_cli.search.verb_options import ShowOptions, SizedNetworkOptions, SpacesOptions
 from vtk_cli.search.winner import fitted
 

@@ -19,12 +19,12 @@ from vtk_cli.errors import UserError
 from vtk_cli.files import sha256_file
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.models.names import file_metadata
+from vtk_cli.models.spaces.catalog import space_named
+from vtk_cli.models.spaces.space import Shape, Space
+from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.options import option_fields
 from vtk_cli.search.official import load_strictly, read_checkpoint
 from vtk_cli.search.options import SupernetOptions
-from vtk_cli.search.spaces.catalog import space_named
-from vtk_cli.search.spaces.space import Shape, Space
-from vtk_cli.search.spaces.supernet import Supernet
 
 FOLDER = "supernet"
 INITIAL, FINAL, HALVES = "initial.safetensors", "final.safetensors", "halves.json"

@@ -17,12 +17,12 @@ from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.optimisation import LearningRates, build_schedule
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.files import make_folder
+from vtk_cli.models.spaces.catalog import space_named
+from vtk_cli.models.spaces.space import SUPERNET, Shape, Space
+from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.search.images import SearchImages, open_search_images, training_batches
 from vtk_cli.search.options import SupernetOptions
 from vtk_cli.search.samplers import FairSampler, FlopsSampler, PathSampler, UniformSampler, equal_bins
-from vtk_cli.search.spaces.catalog import space_named
-from vtk_cli.search.spaces.space import SUPERNET, Shape, Space
-from vtk_cli.search.spaces.supernet import Supernet
 from vtk_cli.search.supernet_file import FOLDER, HALVES, INITIAL, SupernetRun, save_state
 from vtk_cli.search.supernet_training import PathObjective, sgd
 

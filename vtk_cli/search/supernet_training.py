@@ -26,9 +26,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.engine.update import Clock, gradients_stay_here
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.search.samplers import Path, PathSampler
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.supernet import Supernet
 
 Prepare = Callable[[Tensor, int], Tensor]
 """`prepare(images, seed)`: what the network gets of a batch's images: normalised, augmented with draws from `seed`."""

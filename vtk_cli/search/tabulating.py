@@ -22,14 +22,14 @@ from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import content_key
+from vtk_cli.models.spaces.catalog import space_named
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
 from vtk_cli.search.benchmarks.benchmark import Row
 from vtk_cli.search.benchmarks.table_file import write_table
 from vtk_cli.search.images import open_search_images
 from vtk_cli.search.measuring import result_store
 from vtk_cli.search.retrain_preparation import prepare_retraining
-from vtk_cli.search.spaces.catalog import space_named
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
 from vtk_cli.search.verb_options import TabulateOptions
 from vtk_cli.search.words import architectures_of
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from vtk_cli.console import Console
 from vtk_cli.errors import UserError
 from vtk_cli.files import make_folder
+from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.search.official import load_supernet
-from vtk_cli.search.spaces.supernet import Supernet
 from vtk_cli.search.supernet_file import FINAL, FOLDER, HALVES, INITIAL, save_state
 from vtk_cli.search.supernet_stage import Prepared
 from vtk_cli.search.verb_options import ImportOptions

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from vtk_cli.data.augmentation import IMAGENET_MEAN, Augmentation
-from vtk_cli.models.preprocessing import PixelConfig
+from vtk_cli.models.preprocessing import PixelConfig, luma
 from vtk_cli.search.batch_augmentation import BatchAugmentation
 from vtk_cli.search.image_options import AugmentationName, PixelFormat
 
-_LUMA = (0.299, 0.587, 0.114)
 _JITTER = 0.4
 _HOLE = 16
 _LIGHTING = 0.1
@@ -75,12 +74,6 @@ class Pixels:
         )
         out = (images - mean) / std
         return luma(out) if self.grey else out
-
-
-def luma(images: Tensor) -> Tensor:
-    """(B, 3, S, S) -> (B, 1, S, S)."""
-    weights = torch.tensor(_LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
 
 
 def pixels_for(

@@ -10,6 +10,8 @@ from typing import Any
 
 from vtk_cli.data.options import DIGITS
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.architecture import parse_architecture
+from vtk_cli.models.spaces.catalog import RELEASED, SPACES
 from vtk_cli.options import RunOptions, SpeechOptions, option
 from vtk_cli.search.options import (
     EvolutionOptions,
@@ -21,8 +23,6 @@ from vtk_cli.search.options import (
 )
 from vtk_cli.search.retrain_options import RetrainOptions
 from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES, retrain_recipe_of
-from vtk_cli.search.spaces.architecture import parse_architecture
-from vtk_cli.search.spaces.catalog import RELEASED, SPACES
 
 
 class MetricName(StrEnum):

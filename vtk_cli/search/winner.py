@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.architecture import Architecture
+from vtk_cli.models.spaces.darts import DartsSpace
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
 from vtk_cli.options import option_fields
 from vtk_cli.search.image_options import ImageOptions
 from vtk_cli.search.retrain_options import RetrainOptions
 from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES, retrain_recipe_of
 from vtk_cli.search.scored import Scored, Scores, finite
-from vtk_cli.search.spaces.architecture import Architecture
-from vtk_cli.search.spaces.darts import DartsSpace
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
 from vtk_cli.search.supernet_file import SupernetRun
 from vtk_cli.search.verb_options import SearchOptions
 

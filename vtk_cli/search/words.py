@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.architecture import parse_architecture
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Space
+from vtk_cli.models.spaces.architecture import parse_architecture
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Space
 
 MOST = 100_000
 """Of `all`."""

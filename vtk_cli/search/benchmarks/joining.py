@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Space
 from vtk_cli.search.benchmarks.benchmark import Benchmark, Setting, unknown_architecture
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Space
 
 _SHOWN = 3
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtk_cli.search.spaces.supernet import Supernet
+from vtk_cli.models.spaces.supernet import Supernet
 
 
 def angle_between(first: Tensor, second: Tensor) -> float:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.supernet import Choice, Supernet
 from vtk_cli.search.recalibration import calibration_batches, evaluating, measure_statistics, statistics_kept
 from vtk_cli.search.scores.angle import measure_angle
 from vtk_cli.search.scores.noise import Noise, perturbed, restored
 from vtk_cli.search.scores.settings import Measurement, ScoreSettings
 from vtk_cli.search.seen_images import Seen
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.supernet import Choice, Supernet
 
 Measured = dict[str, dict[str, Any]]
 """Plain numbers of each measurement, for JSON; a loss that is not finite is None.

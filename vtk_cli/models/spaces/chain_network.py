@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vtk_cli.search.spaces.chain import Layer
-from vtk_cli.search.spaces.space import Shape, Space
-from vtk_cli.search.spaces.stand_alone import FeatureMap, StandAlone
-from vtk_cli.search.spaces.supernet import Choice, Supernet, with_affine
+from vtk_cli.models.spaces.chain import Layer
+from vtk_cli.models.spaces.space import Shape, Space
+from vtk_cli.models.spaces.stand_alone import FeatureMap, StandAlone
+from vtk_cli.models.spaces.supernet import Choice, Supernet, with_affine
 
 _BLOCK = re.compile(r"layers\.(\d+)\.(-?\d+)\.")
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.darts import IMAGENET, STEM_MULTIPLIER, CellPlan, cell_plans, reductions
-from vtk_cli.search.spaces.darts_operations import operation_module, preprocessing, small_image_stem
-from vtk_cli.search.spaces.genotypes import INNER, LENGTH, active_edges
-from vtk_cli.search.spaces.space import Shape
-from vtk_cli.search.spaces.stand_alone import FeatureMap, StandAlone
+from vtk_cli.models.spaces.darts import IMAGENET, STEM_MULTIPLIER, CellPlan, cell_plans, reductions
+from vtk_cli.models.spaces.darts_operations import operation_module, preprocessing, small_image_stem
+from vtk_cli.models.spaces.genotypes import INNER, LENGTH, active_edges
+from vtk_cli.models.spaces.space import Shape
+from vtk_cli.models.spaces.stand_alone import FeatureMap, StandAlone
 
 
 class Cell(nn.Module):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.search.small_spaces import WITH_POOLS, WITHOUT_POOLS, randomise, small_shape
-from vtk_cli.search.spaces.catalog import SPACES
+from tests.models.spaces.small_spaces import WITH_POOLS, WITHOUT_POOLS, randomise, small_shape
+from vtk_cli.models.spaces.catalog import SPACES
 
 DARTS = SPACES["darts"]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vtk_cli.search.spaces.chain import ChainSpace, Layer
-from vtk_cli.search.spaces.cost import Cost, convolution, depthwise, halved, linear, normalisation
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import STAND_ALONE, SUPERNET, Form, Shape
+from vtk_cli.models.spaces.chain import ChainSpace, Layer
+from vtk_cli.models.spaces.cost import Cost, convolution, depthwise, halved, linear, normalisation
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import STAND_ALONE, SUPERNET, Form, Shape
 
 if TYPE_CHECKING:
-    from vtk_cli.search.spaces.mobilenet_network import MobileParts
+    from vtk_cli.models.spaces.mobilenet_network import MobileParts
 
 IDENTITY = -1
 BLOCKS = MappingProxyType({0: (3, 3), 1: (3, 6), 2: (5, 3), 3: (5, 6), 4: (7, 3), 5: (7, 6)})
@@ -68,7 +68,7 @@ class MobileSpace(ChainSpace):
 
     def parts(self, shape: Shape) -> MobileParts:
         """The same for the supernet and for one network."""
-        from vtk_cli.search.spaces.mobilenet_network import MobileParts
+        from vtk_cli.models.spaces.mobilenet_network import MobileParts
 
         return MobileParts(shape.classes)
 

@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
 
 Choice = tuple[int, int]
 """A gene, and the value of it to which a part of the supernet belongs."""

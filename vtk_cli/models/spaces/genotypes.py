@@ -13,8 +13,8 @@ from itertools import combinations, product
 from types import MappingProxyType
 
 from vtk_cli.errors import UserError, nearest
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Released
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Released
 
 OPERATIONS = (
     "none",

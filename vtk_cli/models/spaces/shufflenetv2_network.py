@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from vtk_cli.search.spaces.chain import Layer
-from vtk_cli.search.spaces.chain_network import ChainParts
-from vtk_cli.search.spaces.shufflenetv2 import KERNELS, LAST, STEM, XCEPTION, branch_channels
+from vtk_cli.models.spaces.chain import Layer
+from vtk_cli.models.spaces.chain_network import ChainParts
+from vtk_cli.models.spaces.shufflenetv2 import KERNELS, LAST, STEM, XCEPTION, branch_channels
 
 _LAST_MAP = 640
 _DROPOUT = 0.1

@@ -9,9 +9,9 @@ import math
 
 from torch import Tensor, nn
 
-from vtk_cli.search.spaces.chain import Layer
-from vtk_cli.search.spaces.chain_network import ChainParts
-from vtk_cli.search.spaces.mobilenet import BLOCKS, FIRST, IDENTITY, LAST, STEM
+from vtk_cli.models.spaces.chain import Layer
+from vtk_cli.models.spaces.chain_network import ChainParts
+from vtk_cli.models.spaces.mobilenet import BLOCKS, FIRST, IDENTITY, LAST, STEM
 
 _LAST_MAP = 432
 

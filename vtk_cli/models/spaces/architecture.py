@@ -3,6 +3,8 @@
     {"space": "darts", "form": "imagenet", "genes": [3, 6, ...], "width": 46, "cells": 14, "num_classes": 1000,
      "resolution": 224, "flops": 579473088, "params": 5195176, "score": {...}, "supernet_sha256": "..."}
 
+A weight file names it in one word, `searched:darts/3.6.0.../form=imagenet/width=46/cells=14/resolution=224`.
+
 Read are also a file with `normal` and `reduce`, the genotype lists of DARTS; one that is a plain list of genes; and one
 whose `arch` or whole content is a string of NAS-Bench-201.
 """
@@ -17,11 +19,14 @@ from typing import Any
 
 from vtk_cli.errors import UserError, nearest
 from vtk_cli.files import write_json
-from vtk_cli.search.spaces.catalog import RELEASED, SPACES, space_named
-from vtk_cli.search.spaces.genes import Genes
-from vtk_cli.search.spaces.space import Shape, Space
+from vtk_cli.models.spaces.catalog import RELEASED, SPACES, space_named
+from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.space import Shape, Space
 
 SUFFIX = ".json"
+NAMED = "searched:"
+"""What the name of a network begins with that is an architecture of a space."""
+_SIZES = ("form", "width", "cells", "resolution")
 CLASSES = 10
 """Of a network whose number of classes nobody said."""
 
@@ -98,6 +103,45 @@ def write_architecture(path: Path, architecture: Architecture, shape: Shape) -> 
         JobError, UserError: the disk is full, or the folder may not be written.
     """
     write_json(path, architecture.as_json(shape))
+
+
+def network_name(architecture: Architecture, shape: Shape | None = None) -> str:
+    """The one word that weight files and `models.names` call the network of an architecture.
+
+    Args:
+        architecture: which.
+        shape: of its network; None leaves what the architecture does not say to whoever builds it.
+    """
+    known: Any = architecture if shape is None else shape
+    sizes = {name: getattr(known, name) for name in _SIZES}
+    said = [f"{name}={value}" for name, value in sizes.items() if value]
+    return NAMED + "/".join((architecture.space.name, ".".join(map(str, architecture.genes)), *said))
+
+
+def read_network_name(name: str) -> Architecture:
+    """The architecture that `network_name` wrote, or a published one: `searched:genas-flatness-cifar10`.
+
+    Raises:
+        UserError: the word says no architecture.
+    """
+    text = name.removeprefix(NAMED)
+    space, *parts = text.split("/")
+    if not parts:
+        return parse_architecture(text) if text in RELEASED else _no_network(name)
+    genes, *sizes = parts
+    try:
+        given = dict(size.split("=", 1) for size in sizes)
+        content = {size: value if size == "form" else int(value) for size, value in given.items()}
+        numbers = [int(gene) for gene in genes.split(".")]
+    except ValueError:
+        return _no_network(name)
+    if not content.keys() <= set(_SIZES):
+        return _no_network(name)
+    return _from_json({"space": space, "genes": numbers, **content})
+
+
+def _no_network(name: str) -> Architecture:
+    raise UserError(f"{name!r} names no architecture", fix=f"write e.g. {NAMED}chain-a/2.0.3, or a published name")
 
 
 def parse_architecture(text: str, space: str | None = None) -> Architecture:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vtk_cli.search.spaces.chain import ChainSpace, Layer
-from vtk_cli.search.spaces.cost import Cost, convolution, depthwise, halved, linear, normalisation
-from vtk_cli.search.spaces.space import STAND_ALONE, SUPERNET, Form, Shape
+from vtk_cli.models.spaces.chain import ChainSpace, Layer
+from vtk_cli.models.spaces.cost import Cost, convolution, depthwise, halved, linear, normalisation
+from vtk_cli.models.spaces.space import STAND_ALONE, SUPERNET, Form, Shape
 
 if TYPE_CHECKING:
-    from vtk_cli.search.spaces.tiny_network import TinyParts
+    from vtk_cli.models.spaces.tiny_network import TinyParts
 
 LAYERS = 3
 
@@ -99,6 +99,6 @@ class TinySpace(ChainSpace):
 
     def parts(self, shape: Shape) -> TinyParts:
         """The same for the supernet and for one network."""
-        from vtk_cli.search.spaces.tiny_network import TinyParts
+        from vtk_cli.models.spaces.tiny_network import TinyParts
 
         return TinyParts(self.operations, self.layers(shape), shape.classes, self.input_channels, self.shrink)

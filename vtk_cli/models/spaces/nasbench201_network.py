@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtk_cli.search.spaces.darts_operations import ReluConvNorm, small_image_stem
-from vtk_cli.search.spaces.nasbench201 import (
+from vtk_cli.models.spaces.darts_operations import ReluConvNorm, small_image_stem
+from vtk_cli.models.spaces.nasbench201 import (
     AVG_POOL,
     EDGES,
     KERNELS,
@@ -25,9 +25,9 @@ from vtk_cli.search.spaces.nasbench201 import (
     SKIP,
     STAGES,
 )
-from vtk_cli.search.spaces.space import Shape, Space
-from vtk_cli.search.spaces.stand_alone import FeatureMap, StandAlone
-from vtk_cli.search.spaces.supernet import Choice, Supernet, with_affine
+from vtk_cli.models.spaces.space import Shape, Space
+from vtk_cli.models.spaces.stand_alone import FeatureMap, StandAlone
+from vtk_cli.models.spaces.supernet import Choice, Supernet, with_affine
 
 _OPERATION = re.compile(r"cells\.(\d+)\.edges\.(\d)<-(\d)\.(\d)\.(.*)")
 _PATHS = ((0, 3), (0, 2, 3), (0, 1, 2, 3), (0, 1, 3))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtk_cli.search.spaces.darts import STEM_MULTIPLIER, CellPlan, cell_plans
-from vtk_cli.search.spaces.darts_operations import operation_module, preprocessing, small_image_stem
-from vtk_cli.search.spaces.genotypes import (
+from vtk_cli.models.spaces.darts import STEM_MULTIPLIER, CellPlan, cell_plans
+from vtk_cli.models.spaces.darts_operations import operation_module, preprocessing, small_image_stem
+from vtk_cli.models.spaces.genotypes import (
     EDGES,
     INNER,
     LENGTH,
@@ -30,8 +30,8 @@ from vtk_cli.search.spaces.genotypes import (
     active_edges,
     cell_paths,
 )
-from vtk_cli.search.spaces.space import Shape, Space
-from vtk_cli.search.spaces.supernet import Choice, Supernet
+from vtk_cli.models.spaces.space import Shape, Space
+from vtk_cli.models.spaces.supernet import Choice, Supernet
 
 _OPERATION = re.compile(r"cells\.(\d+)\._ops\.(\d+)\._ops\.(\d+)\.(.*)")
 _PATHS = tuple(tuple(EDGES.index(Edge(node, source)) for source, node in pairwise(path)) for path in cell_paths())

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtk_cli.search.spaces.darts import CellPlan
-from vtk_cli.search.spaces.genotypes import AVG_POOL, KERNELS, MAX_POOL, SEP_3, SEP_5, SKIP
+from vtk_cli.models.spaces.darts import CellPlan
+from vtk_cli.models.spaces.genotypes import AVG_POOL, KERNELS, MAX_POOL, SEP_3, SEP_5, SKIP
 
 
 class ReluConvNorm(nn.Module):

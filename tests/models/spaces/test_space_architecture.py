@@ -7,14 +7,14 @@ import json
 import pytest
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.architecture import (
+from vtk_cli.models.spaces.architecture import (
     Architecture,
     parse_architecture,
     read_architecture,
     write_architecture,
 )
-from vtk_cli.search.spaces.catalog import RELEASED, SPACES, space_named
-from vtk_cli.search.spaces.genotypes import genotype_of
+from vtk_cli.models.spaces.catalog import RELEASED, SPACES, space_named
+from vtk_cli.models.spaces.genotypes import genotype_of
 
 
 @pytest.mark.parametrize("name", SPACES)

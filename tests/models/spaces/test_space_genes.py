@@ -12,8 +12,8 @@ import pytest
 from scipy.stats import chisquare
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.catalog import RELEASED, SPACES, space_named
-from vtk_cli.search.spaces.genotypes import EDGES, OPERATIONS, Edge, cell_paths, genes_of, genotype_of
+from vtk_cli.models.spaces.catalog import RELEASED, SPACES, space_named
+from vtk_cli.models.spaces.genotypes import EDGES, OPERATIONS, Edge, cell_paths, genes_of, genotype_of
 
 DARTS = SPACES["darts"]
 NODES = ((0, 2), (2, 5), (5, 9), (9, 14), (14, 16), (16, 19), (19, 23), (23, 28))
@@ -263,7 +263,7 @@ def test_shapes_that_cannot_be_are_refused() -> None:
 
 def test_the_catalog_does_without_torch() -> None:
     code = (
-        "import sys; from vtk_cli.search.spaces.catalog import SPACES; darts = SPACES['darts'];"
+        "import sys; from vtk_cli.models.spaces.catalog import SPACES; darts = SPACES['darts'];"
         "darts.cost_range(darts.shape('cifar', 10)); assert not {'torch', 'numpy', 'timm'} & set(sys.modules)"
     )
     run([sys.executable, "-c", code], check=True)

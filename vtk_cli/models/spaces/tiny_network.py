@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from vtk_cli.search.spaces.chain import Layer
-from vtk_cli.search.spaces.chain_network import ChainParts
-from vtk_cli.search.spaces.tiny import Operation
+from vtk_cli.models.spaces.chain import Layer
+from vtk_cli.models.spaces.chain_network import ChainParts
+from vtk_cli.models.spaces.tiny import Operation
 
 
 class TinyParts(ChainParts):

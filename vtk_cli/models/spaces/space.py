@@ -12,14 +12,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vtk_cli.errors import UserError, nearest
-from vtk_cli.search.spaces.cost import Cost, CostRange, CostTable, total
-from vtk_cli.search.spaces.genes import Genes, Position, span
+from vtk_cli.models.spaces.cost import Cost, CostRange, CostTable, total
+from vtk_cli.models.spaces.genes import Genes, Position, span
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from vtk_cli.search.spaces.stand_alone import StandAlone
-    from vtk_cli.search.spaces.supernet import Supernet
+    from vtk_cli.models.spaces.stand_alone import StandAlone
+    from vtk_cli.models.spaces.supernet import Supernet
 
 SUPERNET = "supernet"
 """The form of networks whose weights are shared."""

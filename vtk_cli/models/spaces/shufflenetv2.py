@@ -9,12 +9,12 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vtk_cli.search.spaces.chain import ChainSpace, Layer
-from vtk_cli.search.spaces.cost import Cost, convolution, depthwise, halved, linear, normalisation
-from vtk_cli.search.spaces.space import STAND_ALONE, SUPERNET, Form, Released, Shape
+from vtk_cli.models.spaces.chain import ChainSpace, Layer
+from vtk_cli.models.spaces.cost import Cost, convolution, depthwise, halved, linear, normalisation
+from vtk_cli.models.spaces.space import STAND_ALONE, SUPERNET, Form, Released, Shape
 
 if TYPE_CHECKING:
-    from vtk_cli.search.spaces.shufflenetv2_network import ShuffleParts
+    from vtk_cli.models.spaces.shufflenetv2_network import ShuffleParts
 
 XCEPTION = 3
 KERNELS = MappingProxyType({0: 3, 1: 5, 2: 7, XCEPTION: 3})
@@ -78,7 +78,7 @@ class ShuffleSpace(ChainSpace):
 
     def parts(self, shape: Shape) -> ShuffleParts:
         """In the supernet the normalisations have no parameters."""
-        from vtk_cli.search.spaces.shufflenetv2_network import ShuffleParts
+        from vtk_cli.models.spaces.shufflenetv2_network import ShuffleParts
 
         return ShuffleParts(shape.classes, affine=shape.form != SUPERNET)
 

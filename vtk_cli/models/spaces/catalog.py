@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from vtk_cli.errors import UserError, nearest
-from vtk_cli.search.spaces.darts import DartsSpace
-from vtk_cli.search.spaces.mobilenet import MobileSpace
-from vtk_cli.search.spaces.nasbench201 import CellSpace
-from vtk_cli.search.spaces.shufflenetv2 import ShuffleSpace
-from vtk_cli.search.spaces.space import Released, Space
-from vtk_cli.search.spaces.tiny import A, B, TinySpace
+from vtk_cli.models.spaces.darts import DartsSpace
+from vtk_cli.models.spaces.mobilenet import MobileSpace
+from vtk_cli.models.spaces.nasbench201 import CellSpace
+from vtk_cli.models.spaces.shufflenetv2 import ShuffleSpace
+from vtk_cli.models.spaces.space import Released, Space
+from vtk_cli.models.spaces.tiny import A, B, TinySpace
 
 SPACES: Mapping[str, Space] = MappingProxyType(
     {

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vtk_cli.search.spaces.cost import Cost, CostTable, halved
-from vtk_cli.search.spaces.genes import Genes, Position
-from vtk_cli.search.spaces.space import Form, Released, Shape, Space
+from vtk_cli.models.spaces.cost import Cost, CostTable, halved
+from vtk_cli.models.spaces.genes import Genes, Position
+from vtk_cli.models.spaces.space import Form, Released, Shape, Space
 
 if TYPE_CHECKING:
-    from vtk_cli.search.spaces.chain_network import ChainNetwork, ChainParts, ChainSupernet
+    from vtk_cli.models.spaces.chain_network import ChainNetwork, ChainParts, ChainSupernet
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ class ChainSpace(Space):
 
     def supernet(self, shape: Shape) -> ChainSupernet:
         """All choices of all layers."""
-        from vtk_cli.search.spaces.chain_network import ChainSupernet
+        from vtk_cli.models.spaces.chain_network import ChainSupernet
 
         self.require_supernet(shape)
         return ChainSupernet(self, shape, self.layers(shape), self.parts(shape))
 
     def network(self, genes: Genes, shape: Shape, *, drop_path: float = 0.0, auxiliary: bool = False) -> ChainNetwork:
         """The network of one architecture."""
-        from vtk_cli.search.spaces.chain_network import ChainNetwork
+        from vtk_cli.models.spaces.chain_network import ChainNetwork
 
         self.require_network(genes, shape)
         self.refuse_extras(drop_path, auxiliary=auxiliary)

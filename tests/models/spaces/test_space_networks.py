@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.search.small_spaces import on_meta, randomise, small_shape
+from tests.models.spaces.small_spaces import on_meta, randomise, small_shape
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.catalog import RELEASED, SPACES
-from vtk_cli.search.spaces.chain import Layer
-from vtk_cli.search.spaces.cost import halved
-from vtk_cli.search.spaces.darts_network import Cell
-from vtk_cli.search.spaces.darts_operations import FactorizedReduce, operation_module
-from vtk_cli.search.spaces.shufflenetv2_network import ShuffleBlock
+from vtk_cli.models.spaces.catalog import RELEASED, SPACES
+from vtk_cli.models.spaces.chain import Layer
+from vtk_cli.models.spaces.cost import halved
+from vtk_cli.models.spaces.darts_network import Cell
+from vtk_cli.models.spaces.darts_operations import FactorizedReduce, operation_module
+from vtk_cli.models.spaces.shufflenetv2_network import ShuffleBlock
 
 DARTS, NASBENCH, SHUFFLE, MOBILE = (SPACES[name] for name in ("darts", "nasbench201", "shufflenetv2", "mobilenet"))
 RELEASED_GENES = RELEASED["genas-angle-flatness-cifar100"][1].genes

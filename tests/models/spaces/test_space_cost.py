@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
-from tests.search.small_spaces import counted_macs, counted_params, on_meta, small_shape
+from tests.models.spaces.small_spaces import counted_macs, counted_params, on_meta, small_shape
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.catalog import RELEASED, SPACES
-from vtk_cli.search.spaces.cost import Cost, CostRange, Limits, in_millions
+from vtk_cli.models.spaces.catalog import RELEASED, SPACES
+from vtk_cli.models.spaces.cost import Cost, CostRange, Limits, in_millions
 
 DARTS, NASBENCH, SHUFFLE, MOBILE = (SPACES[name] for name in ("darts", "nasbench201", "shufflenetv2", "mobilenet"))
 NATS_STRING = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|none~0|nor_conv_3x3~1|avg_pool_3x3~2|"

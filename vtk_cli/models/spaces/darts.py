@@ -15,7 +15,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 from vtk_cli.errors import UserError
-from vtk_cli.search.spaces.cost import (
+from vtk_cli.models.spaces.cost import (
     Cost,
     CostTable,
     convolution,
@@ -25,8 +25,8 @@ from vtk_cli.search.spaces.cost import (
     normalisation,
     total,
 )
-from vtk_cli.search.spaces.genes import Genes, Position
-from vtk_cli.search.spaces.genotypes import (
+from vtk_cli.models.spaces.genes import Genes, Position
+from vtk_cli.models.spaces.genotypes import (
     EDGES,
     INNER,
     KERNELS,
@@ -40,13 +40,13 @@ from vtk_cli.search.spaces.genotypes import (
     SKIP,
     genes_of,
 )
-from vtk_cli.search.spaces.space import SUPERNET, Form, Shape, Space
+from vtk_cli.models.spaces.space import SUPERNET, Form, Shape, Space
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from vtk_cli.search.spaces.darts_network import DartsNetwork
-    from vtk_cli.search.spaces.darts_supernet import DartsSupernet
+    from vtk_cli.models.spaces.darts_network import DartsNetwork
+    from vtk_cli.models.spaces.darts_supernet import DartsSupernet
 
 CIFAR, IMAGENET = "cifar", "imagenet"
 STEM_MULTIPLIER = 3
@@ -210,13 +210,13 @@ class DartsSpace(Space):
 
     def supernet(self, shape: Shape) -> DartsSupernet:
         """The CIFAR supernet of GeNAS, with its names of weights."""
-        from vtk_cli.search.spaces.darts_supernet import DartsSupernet
+        from vtk_cli.models.spaces.darts_supernet import DartsSupernet
 
         return DartsSupernet(self, shape)
 
     def network(self, genes: Genes, shape: Shape, *, drop_path: float = 0.0, auxiliary: bool = False) -> DartsNetwork:
         """The network to train from scratch, for CIFAR or ImageNet, with the names of weights of GeNAS."""
-        from vtk_cli.search.spaces.darts_network import DartsNetwork
+        from vtk_cli.models.spaces.darts_network import DartsNetwork
 
         self.require_network(genes, shape)
         return DartsNetwork(genes, shape, drop_path=drop_path, auxiliary=auxiliary)

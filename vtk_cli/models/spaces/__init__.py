@@ -1,6 +1,6 @@
 """The search spaces: what an architecture is, what it costs, and the networks it stands for.
 
-    from vtk_cli.search.spaces.catalog import space_named
+    from vtk_cli.models.spaces.catalog import space_named
 
     space = space_named("darts")
     genes = space.parse("genas-flatness-cifar100")

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vtk_cli.errors import UserError, nearest
-from vtk_cli.search.spaces.cost import Cost, CostTable, convolution, halved, linear, normalisation, total
-from vtk_cli.search.spaces.genes import Genes, single_gene
-from vtk_cli.search.spaces.space import STAND_ALONE, SUPERNET, Form, Shape, Space
+from vtk_cli.models.spaces.cost import Cost, CostTable, convolution, halved, linear, normalisation, total
+from vtk_cli.models.spaces.genes import Genes, single_gene
+from vtk_cli.models.spaces.space import STAND_ALONE, SUPERNET, Form, Shape, Space
 
 if TYPE_CHECKING:
-    from vtk_cli.search.spaces.nasbench201_network import CellNetwork, CellSupernet
+    from vtk_cli.models.spaces.nasbench201_network import CellNetwork, CellSupernet
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NONE, SKIP, CONV_1, CONV_3, AVG_POOL = range(5)
@@ -87,13 +87,13 @@ class CellSpace(Space):
 
     def supernet(self, shape: Shape) -> CellSupernet:
         """All operations of all edges; normalisations inside the cells have no parameters."""
-        from vtk_cli.search.spaces.nasbench201_network import CellSupernet
+        from vtk_cli.models.spaces.nasbench201_network import CellSupernet
 
         return CellSupernet(self, shape)
 
     def network(self, genes: Genes, shape: Shape, *, drop_path: float = 0.0, auxiliary: bool = False) -> CellNetwork:
         """The network whose accuracy the benchmark holds."""
-        from vtk_cli.search.spaces.nasbench201_network import CellNetwork
+        from vtk_cli.models.spaces.nasbench201_network import CellNetwork
 
         self.require_network(genes, shape)
         self.refuse_extras(drop_path, auxiliary=auxiliary)
