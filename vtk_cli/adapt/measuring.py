@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from scipy.stats import spearmanr
@@ -12,7 +14,9 @@ from torch.nn import functional as F
 
 from vtk_cli.adapt.domain_norm import TARGET
 from vtk_cli.adapt.images import DomainImages
+from vtk_cli.adapt.learner import Parts
 from vtk_cli.adapt.networks import DomainNetwork
+from vtk_cli.adapt.query.outputs import PoolOutputs
 from vtk_cli.engine.devices import Precision, autocast
 from vtk_cli.models.evaluation import normalised
 
@@ -60,25 +64,65 @@ def network_outputs(
         precision: of the forward pass.
         predictor, discriminator: of the embedding, where they are wanted.
     """
-    modules = [each for each in (network, predictor, discriminator) if each is not None]
-    before = [each.training for each in modules]
     device = next(network.parameters()).device
     found: list[tuple[Tensor, ...]] = []
-    for each in modules:
-        each.eval()
-    for batch in images.plain(rows, batch_size=batch_size):
-        with autocast(device, precision):
-            answer = network(normalised(batch.to(device, non_blocking=True), network.pixels), domain)
-            predicted = answer.logits.new_zeros(len(batch)) if predictor is None else predictor(answer)
-            judged = () if discriminator is None else (discriminator(answer.embedding),)
-        found.append(tuple(each.float().cpu() for each in (answer.logits, answer.embedding, predicted, *judged)))
+    with _evaluating([each for each in (network, predictor, discriminator) if each is not None]):
+        for batch in images.plain(rows, batch_size=batch_size):
+            with autocast(device, precision):
+                answer = network(normalised(batch.to(device, non_blocking=True), network.pixels), domain)
+                predicted = answer.logits.new_zeros(len(batch)) if predictor is None else predictor(answer)
+                judged = () if discriminator is None else (discriminator(answer.embedding),)
+            found.append(tuple(each.float().cpu() for each in (answer.logits, answer.embedding, predicted, *judged)))
     torch.clear_autocast_cache()  # it may hold weights without their gradient
-    for each, training in zip(modules, before, strict=True):
-        each.train(training)
     if not found:
         found = [(torch.zeros(0, network.classes), torch.zeros(0, network.width), torch.zeros(0), torch.zeros(0))]
     parts = [torch.cat(kind) for kind in zip(*found, strict=True)]
     return NetworkOutputs(parts[0], parts[1], parts[2], parts[3] if discriminator is not None else None)
+
+
+@contextmanager
+def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, `modules` are in eval mode; afterwards in the mode that each was in."""
+    before = [each.training for each in modules]
+    try:
+        for each in modules:
+            each.eval()
+        yield
+    finally:
+        for each, training in zip(modules, before, strict=True):
+            each.train(training)
+
+
+def pool_outputs(
+    parts: Parts,
+    images: DomainImages,
+    rows: Sequence[int],
+    ids: Sequence[str],
+    *,
+    batch_size: int,
+    precision: Precision = "fp32",
+) -> PoolOutputs:
+    """What queries choose by: outputs in eval mode under the target's batch normalisation.
+
+    Args:
+        parts: of a learner.
+        images: of the target.
+        rows: which of them.
+        ids: their sample ids, in the same order.
+        batch_size: images at a time.
+        precision: of the forward pass.
+    """
+    found = network_outputs(
+        parts.network,
+        images,
+        rows,
+        batch_size=batch_size,
+        precision=precision,
+        predictor=parts.predictor,
+        discriminator=parts.discriminator,
+    )
+    weight = cast("Tensor", parts.network.head.weight).detach().float().cpu()
+    return PoolOutputs(tuple(ids), found.logits, found.embeddings, found.predicted_losses, found.target_logits, weight)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float | None:
