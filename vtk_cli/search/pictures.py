@@ -15,7 +15,7 @@ from vtk_cli.search.evolution import Evolution
 from vtk_cli.search.scored import Scored, Scores
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 6.4, 3.4, 0.9, 0.6, 0.7
-_FAINT = 0.35
+_FAINT = 0.75
 
 
 def draw_progress(path: Path, evolution: Evolution, scores: Scores) -> Picture:
@@ -33,7 +33,7 @@ def draw_progress(path: Path, evolution: Evolution, scores: Scores) -> Picture:
     order = [value[genes] for genes in evolution.scored]
     with style():
         figure, axes = _sheet(f"The search by {scores.judgement.name}", f"{scores.space.name}, {len(order):,} scored")
-        axes.scatter(range(1, len(order) + 1), order, s=9, color=PALETTE[4], alpha=_FAINT, linewidths=0)
+        axes.scatter(range(1, len(order) + 1), order, s=12, color=PALETTE[4], alpha=_FAINT, linewidths=0)
         axes.plot(range(1, len(order) + 1), _best_so_far(order), color=PALETTE[0], drawstyle="steps-post")
         for generation in evolution.history[:-1]:
             axes.axvline(generation.evaluated + 0.5, color="0.85", linewidth=0.6, zorder=0)
@@ -53,7 +53,7 @@ def draw_pareto(path: Path, scores: Scores) -> Picture:
     front = [row for row in scores.pareto() if math.isfinite(row.score)]
     with style():
         figure, axes = _sheet("What more multiply-accumulates buy", f"{scores.space.name}, {len(rows):,} scored")
-        axes.scatter(_macs(rows), [row.score for row in rows], s=9, color=PALETTE[4], alpha=_FAINT, linewidths=0)
+        axes.scatter(_macs(rows), [row.score for row in rows], s=12, color=PALETTE[4], alpha=_FAINT, linewidths=0)
         axes.plot(_macs(front), [row.score for row in front], color=PALETTE[0], marker="o", markersize=3.5)
         if rows:
             axes.scatter(_macs(rows[:1]), [rows[0].score], s=60, marker="*", color=PALETTE[5], zorder=5)

@@ -139,6 +139,8 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
             "That flatness ranks better than the loss at this scale: with the paper's sigmas it is the loss, and with"
             f" ten times these its tau differs by {told(over_loss[0])} in chain-a and {told(over_loss[1])} in chain-b.",
             f"That the slopes without the depth of the loss rank well: tau {slopes:.2f} in chain-a.",
+            "That it ranks better than the angle where networks are nearly equally good: in chain-b their taus are"
+            f" {_listed(second.taus(MID_NAME))} and {_listed(second.taus(ANGLE))}.",
             "That any score beats the number of parameters where networks are nearly equally good:"
             f" {_tau_of(second, 'parameters'):.2f} in chain-b.",
         ),
@@ -307,6 +309,10 @@ def _over(one: Measured, name: str, other: str, scale: Scale) -> Estimate:
 
 def _tau_of(one: Measured, cost: str) -> float:
     return kendall_tau(one.costs[cost], one.truth) or 0.0
+
+
+def _listed(taus: Sequence[float]) -> str:
+    return ", ".join(f"{tau:.2f}" for tau in taus)
 
 
 def _span(one: Measured) -> str:
