@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 Origin = Literal["human", "oracle", "extra", "audit", "undo"]
 """Who said it: a person, the simulated one, a person unasked; an image of the audit; the end of a round."""
-ORIGINS: tuple[str, ...] = get_args(Origin)
+ORIGINS: Mapping[str, Origin] = {name: name for name in get_args(Origin)}
 SKIP, BAD, OTHER = ":skip", ":bad", ":other"
 """Answers that are no class: put back; no usable image; none of the classes (open set)."""
 MARKS = (SKIP, BAD, OTHER)
