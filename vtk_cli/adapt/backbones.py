@@ -16,7 +16,6 @@ DIGITS = "digits-cnn"
 """The name of the small network of 32 x 32 images."""
 _DIGITS_CHANNELS = (16, 32, 64)
 _DIGITS_SIDE = 32
-_TRIAL = 2
 
 
 class Backbone(nn.Module, ABC):
@@ -45,28 +44,27 @@ class TimmBackbone(Backbone):
     Args:
         network: its classifier is taken off.
         name: of the network, for errors.
+        side: of the images, in pixels.
 
     Raises:
-        UserError: it gives no maps.
+        UserError: it gives no maps, or does not take such images.
     """
 
-    def __init__(self, network: nn.Module, name: str) -> None:
-        infos = getattr(network, "feature_info", None)
+    def __init__(self, network: nn.Module, name: str, side: int) -> None:
+        infos: Any = getattr(network, "feature_info", None)
         if not infos or not hasattr(network, "forward_intermediates") or not hasattr(network, "forward_head"):
             fix = "take a timm network that does, e.g. resnet50, convnext_t, vit_s"
             raise UserError("does not give the maps of its stages", name, fix)
-        indices = stage_indices([int(info["reduction"]) for info in _as_dicts(infos)])
+        described: list[Mapping[str, Any]] = list(infos.info if hasattr(infos, "info") else infos)
+        indices = stage_indices([int(info["reduction"]) for info in described])
         network.reset_classifier(0)  # type: ignore[operator]
-        dimension = int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
-        channels = [int(_as_dicts(infos)[index]["num_chs"]) for index in indices]
-        super().__init__(channels, dimension)
+        feature, maps = _tried(network, indices, side, name)
+        super().__init__([each.shape[1] for each in maps], feature.shape[1])
         self.network, self.indices = network, indices
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Normalised images (B, 3, S, S) to the feature (B, D) and a map (B, C, H, W) for each stage."""
-        last, maps = self.network.forward_intermediates(images, indices=list(self.indices))  # type: ignore[operator]
-        feature: Tensor = self.network.forward_head(last, pre_logits=True)  # type: ignore[operator]
-        return feature.flatten(1), tuple(maps)
+        return _seen(self.network, self.indices, images)
 
 
 class DigitsBackbone(Backbone):
@@ -146,22 +144,20 @@ def stage_indices(reductions: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(last_of.values())[-STAGES:])
 
 
-def require_working(backbone: Backbone, side: int, name: str) -> None:
-    """Try a backbone on images of a size; only shapes are computed where that is possible.
+def _seen(network: nn.Module, indices: Sequence[int], images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    last, maps = network.forward_intermediates(images, indices=list(indices))  # type: ignore[operator]
+    feature: Tensor = network.forward_head(last, pre_logits=True)  # type: ignore[operator]
+    return feature.flatten(1), tuple(maps)
 
-    Raises:
-        UserError: it does not take them, or gives other shapes than it says.
-    """
+
+def _tried(network: nn.Module, indices: Sequence[int], side: int, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What a network makes of a black image; what timm says of its maps is not always true of these."""
     try:
         with torch.no_grad():
-            feature, maps = backbone.eval()(torch.zeros(_TRIAL, 3, side, side))
+            feature, maps = _seen(network.eval(), indices, torch.zeros(1, 3, side, side))
     except Exception as error:  # architectures refuse sizes in as many ways as there are
         what = f"does not take images of {side} x {side} pixels ({str(error).partition(chr(10))[0]})"
         raise UserError(what, name, "choose another --size or another network") from error
-    shapes = [each.shape[1] for each in maps if each.ndim == 4]
-    if feature.shape != (_TRIAL, backbone.feature_dim) or shapes != list(backbone.stage_channels):
-        raise UserError("gives features of other shapes than it says", name, "take another network, e.g. resnet50")
-
-
-def _as_dicts(infos: Any) -> list[Mapping[str, Any]]:
-    return list(infos.info if hasattr(infos, "info") else infos)
+    if any(each.ndim != 4 for each in maps):
+        raise UserError("gives stages that are no maps", name, "take another network, e.g. resnet50")
+    return feature, maps

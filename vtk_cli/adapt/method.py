@@ -13,6 +13,9 @@ from typing import Literal
 from vtk_cli.errors import UserError
 
 
+_REFRESHES, _REFRESHES_OF_MANY, _MANY = 15, 4, 20_000
+
+
 @dataclass(frozen=True)
 class SourceTraining:
     """The training on the source.
@@ -64,6 +67,7 @@ class Method:
         lpm_weight: of the loss predictor's loss; 0: it does not learn.
         pl_weight: of the pseudo labels' cross-entropy.
         pl_refreshes: how often in a stage pseudo labels are made; a stage's length is divided by it, rounded down.
+            None: 15, and 4 of more than 20,000 images.
         pl_keep: the share of each predicted class whose pseudo labels are used: those with the lowest predicted losses.
         pl_late: leave pseudo labels out until they were made for the second time (VisDA).
         im_weight: of information maximisation.
@@ -75,7 +79,8 @@ class Method:
         adversarial: weight of the discriminator's loss for the network (TL-ADA); 0: no discriminator.
         batch_size: of unlabelled and of source images.
         labelled_batch: of the labelled stage; None: as many as a round asks for.
-        passes: over the longer of target and source in the unlabelled stage.
+        passes: over the longer of target and source in the unlabelled stage of a round.
+        first_passes: the same, before there is any label.
         epochs: the number called E in the length of the labelled stage, (E + round) (batches + images a round).
         labelled_max_passes: over the labelled images, at most.
         labelled_steps, unlabelled_steps: updates of the stages, in place of the rules above.
@@ -95,7 +100,7 @@ class Method:
     margin: float = 1.0
     lpm_weight: float = 1.0
     pl_weight: float = 0.3
-    pl_refreshes: int = 15
+    pl_refreshes: int | None = None
     pl_keep: float = 1.0
     pl_late: bool = False
     im_weight: float = 1.0
@@ -107,6 +112,7 @@ class Method:
     batch_size: int = 64
     labelled_batch: int | None = None
     passes: float = 2.0
+    first_passes: float = 2.0
     epochs: int = 1
     labelled_max_passes: int = 40
     labelled_steps: int | None = None
@@ -115,13 +121,20 @@ class Method:
     joint_lr: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lr", "predictor_lr", "discriminator_lr", "margin", "passes"):
+        for name in ("lr", "predictor_lr", "discriminator_lr", "margin", "passes", "first_passes"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "above 0")
         for name in ("lpm_weight", "pl_weight", "im_weight", "replay", "adversarial"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        for name in ("pl_refreshes", "replay_batch", "epochs", "labelled_max_passes"):
+        for name in ("replay_batch", "epochs", "labelled_max_passes"):
             _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("labelled_steps", "unlabelled_steps", "joint_steps", "lpm_width", "labelled_batch"):
+        for name in (
+            "labelled_steps",
+            "unlabelled_steps",
+            "joint_steps",
+            "lpm_width",
+            "labelled_batch",
+            "pl_refreshes",
+        ):
             value = getattr(self, name)
             _require(name, value, value is None or value >= 1, "at least 1")
         _require("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
@@ -140,11 +153,18 @@ class Method:
             return self.labelled_steps
         return min((self.epochs + round_number) * (batches + asked), self.labelled_max_passes * batches)
 
-    def unlabelled_length(self, target_batches: int, source_batches: int) -> int:
-        """Updates of the unlabelled stage, of batches in a pass over the pool and over the source (0 without one)."""
+    def unlabelled_length(self, target_batches: int, source_batches: int, round_number: int) -> int:
+        """Updates of the unlabelled stage.
+
+        Args:
+            target_batches: in a pass over the images without label.
+            source_batches: in a pass over the source; 0 without one.
+            round_number: 0 before there is any label.
+        """
         if self.unlabelled_steps is not None:
             return self.unlabelled_steps
-        return max(1, floor(self.passes * max(target_batches, source_batches)))
+        passes = self.passes if round_number else self.first_passes
+        return max(1, floor(passes * max(target_batches, source_batches)))
 
     def joint_length(self, target_batches: int, source_batches: int) -> int:
         """Updates of the joint baseline in a round."""
@@ -152,9 +172,10 @@ class Method:
             return self.joint_steps
         return max(1, floor(self.passes * max(target_batches, source_batches)))
 
-    def refresh_interval(self, steps: int) -> int:
-        """Updates between two makings of pseudo labels in a stage of `steps`."""
-        return max(1, steps // self.pl_refreshes)
+    def refresh_interval(self, steps: int, images: int) -> int:
+        """Updates between two makings of pseudo labels, of so many images in a stage of so many updates."""
+        usual = _REFRESHES if images <= _MANY else _REFRESHES_OF_MANY
+        return max(1, steps // (self.pl_refreshes or usual))
 
 
 def learning_rate(lr: float, progress: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from vtk_cli.adapt.backbones import DIGITS, Backbone, DigitsBackbone, TimmBackbone, require_working
+from vtk_cli.adapt.backbones import DIGITS, Backbone, DigitsBackbone, TimmBackbone
 from vtk_cli.adapt.domain_norm import one_domain, set_domain, with_domain_norm
 from vtk_cli.console import Console
 from vtk_cli.errors import UserError
@@ -77,10 +77,9 @@ class DomainNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone: nn.Module = backbone
-        self.bottleneck = _linear(backbone.feature_dim, width)
+        self.bottleneck = nn.Linear(backbone.feature_dim, width)
         self.norm: nn.Module = nn.BatchNorm1d(width)
-        # The draw comes first: afterwards the weight is made of g and v, and writing to it would be lost.
-        self.head = weight_norm(_linear(width, classes))
+        self.head = weight_norm(nn.Linear(width, classes))
         self.classes, self.width, self.origin, self.domain_norm = classes, width, origin, domain_norm
         if domain_norm:
             self.backbone = with_domain_norm(self.backbone)
@@ -174,8 +173,7 @@ def build_network(
         console=console,
         offline=offline,
     )
-    timm_backbone = TimmBackbone(found.module, spec)
-    require_working(timm_backbone, found.config.input_size, spec)
+    timm_backbone = TimmBackbone(found.module, spec, found.config.input_size)
     origin = Origin(name.name, found.config, dict(found.model_args), found.weights_source)
     return DomainNetwork(timm_backbone, classes, width=width or WIDTH, domain_norm=domain_norm, origin=origin)
 
@@ -186,10 +184,3 @@ def _digits(size: int | None) -> tuple[Backbone, Origin]:
         raise UserError(f"{DIGITS} takes no images of {side} pixels", "--size", "choose a multiple of 8")
     pixels = PixelConfig(side, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
     return DigitsBackbone(side), Origin(DIGITS, pixels)
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.xavier_normal_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -165,7 +165,7 @@ class UnlabelledObjective:
         """The loss of `(positions, Together)`; `model`: `PseudoLabelled`, labelled anew when it is time."""
         positions, together = cast("tuple[Tensor, Together]", batch)
         held = cast("PseudoLabelled", model)
-        interval = self.method.refresh_interval(self.steps)
+        interval = self.method.refresh_interval(self.steps, len(held.labels))
         if clock.step % interval == 0:
             self._refresh(held, is_first=clock.step == 0)
         return self._loss(held, positions.to(together.images.device), together, clock.step, interval)

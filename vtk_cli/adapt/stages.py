@@ -171,7 +171,14 @@ def adapt_to_unlabelled(
     seed = circumstances.begin(round_number, UNLABELLED_STAGE)
     replayed = labelled.doubled() if labelled is not None and len(labelled) and method.replay > 0 else None
     batches, steps = _unlabelled_batches(
-        images, rows, labelled=labelled, replayed=replayed, source=source, method=method, seed=seed
+        images,
+        rows,
+        labelled=labelled,
+        replayed=replayed,
+        source=source,
+        method=method,
+        seed=seed,
+        round_number=round_number,
     )
 
     def scores(parts: Parts) -> tuple[Tensor, Tensor]:
@@ -276,6 +283,7 @@ def _unlabelled_batches(
     source: DomainImages | None,
     method: Method,
     seed: int,
+    round_number: int,
 ) -> tuple[JoinedBatches, int]:
     """The batches of the unlabelled stage and how many there are; once there is a label, only whole ones."""
     size = method.batch_size
@@ -285,7 +293,8 @@ def _unlabelled_batches(
     of_source = None
     if source is not None:
         of_source = source.augmented(range(len(source)), batch_size=size, seed=sample_seed(seed, 0, 1))
-    steps = method.unlabelled_length(unlabelled.steps_per_epoch, of_source.steps_per_epoch if of_source else 0)
+    source_steps = of_source.steps_per_epoch if of_source else 0
+    steps = method.unlabelled_length(unlabelled.steps_per_epoch, source_steps, round_number)
     of_labelled = None
     if replayed is not None:
         count = min(max(2, method.replay_batch), len(replayed))
