@@ -10,6 +10,7 @@ from tests.adapt.tiny_domains import TARGET_DOMAIN, changed, learner
 from vtk_cli.adapt.measuring import (
     NetworkOutputs,
     accuracy,
+    doubted_labels,
     loss_rank_correlation,
     mean_class_accuracy,
     measure,
@@ -65,6 +66,13 @@ def test_accuracy_of_pseudo_labels_is_of_the_unlabelled_images_alone() -> None:
     right[:3] = (right[:3] + 1) % 4
     found = measure(outputs(), LABELS, unlabelled, pseudo_labels=right)
     assert found.pseudo_label_acc == pytest.approx(100 * 27 / 30)
+
+
+def test_doubted_labels_are_those_the_network_finds_least_likely() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 1.0], [3.0, 0.0]])
+    labels = torch.tensor([0, 0, 0, 1])
+    assert doubted_labels(logits, labels, 5) == [1, 3, 2]
+    assert doubted_labels(logits, labels, 1) == [1]
 
 
 def test_without_labels_entropy_and_histogram_remain() -> None:

@@ -146,6 +146,20 @@ def loss_rank_correlation(predicted: Tensor, logits: Tensor, labels: Tensor) -> 
     return float(spearmanr(predicted.numpy(), true.numpy()).statistic)
 
 
+def doubted_labels(logits: Tensor, labels: Tensor, count: int) -> list[int]:
+    """The images (of N) whose label the network finds least likely, the least likely first: errors are among them.
+
+    Args:
+        logits: (N, C), of labelled images.
+        labels: (N,) int64.
+        count: how many to name, at most; those that the network itself would label so are left out.
+    """
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    order = losses.argsort(descending=True, stable=True)
+    doubted: list[int] = order[(logits.argmax(dim=1) != labels)[order]][:count].tolist()
+    return doubted
+
+
 @dataclass(frozen=True)
 class Measured:
     """Metrics of a round, with labels that the method never saw; accuracies in percent, None of no images.

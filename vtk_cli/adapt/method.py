@@ -12,7 +12,6 @@ from typing import Literal
 
 from vtk_cli.errors import UserError
 
-
 _REFRESHES, _REFRESHES_OF_MANY, _MANY = 15, 4, 20_000
 
 
