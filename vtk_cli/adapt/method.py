@@ -77,7 +77,7 @@ class Method:
             or nothing.
         adversarial: weight of the discriminator's loss for the network (TL-ADA); 0: no discriminator.
         batch_size: of unlabelled and of source images.
-        labelled_batch: of the labelled stage; None: as many as a round asks for.
+        labelled_batch: of the labelled stage; None: as many as a round asks for, but no more than `batch_size`.
         passes: over the longer of target and source in the unlabelled stage of a round.
         first_passes: the same, before there is any label.
         epochs: the number called E in the length of the labelled stage, (E + round) (batches + images a round).

@@ -98,7 +98,7 @@ def adapt_to_labelled(
         images: of the target.
         labelled: all labels that were bought so far.
         round_number: from 1.
-        asked: images that a round asks for: the batch, unless the method says another, and in the stage's length.
+        asked: images that a round asks for; the stage's batch and length follow from it.
         method, place, circumstances: as of the other stages.
 
     Raises:
@@ -109,7 +109,7 @@ def adapt_to_labelled(
         return None
     seen = labelled.doubled()
     seed = circumstances.begin(round_number, LABELLED_STAGE)
-    size = max(2, method.labelled_batch or asked)
+    size = max(2, method.labelled_batch or min(asked, method.batch_size))
     batches = images.augmented(seen.rows, batch_size=size, seed=seed)
     steps = method.labelled_length(batches.steps_per_epoch, asked, round_number)
     result = _fit(
