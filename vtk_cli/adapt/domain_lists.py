@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def read_listed(given: Path, root: Path | None, console: Console) -> Listed:
     Args:
         given: a folder of class folders, or a flat one; a CSV file with the header `path[,label][,split]`; a file
             with one `path label` a line, of which the last blank is the border, or one path a line.
-        root: what the paths of a file are relative to; None: the folder of the file.
+        root: what the paths of a file are relative to; None: the folder of the file. Of a folder it is not looked at.
         console: told of what is odd.
 
     Raises:
@@ -67,8 +68,6 @@ def read_listed(given: Path, root: Path | None, console: Console) -> Listed:
     if given.is_file():
         lines = _csv_lines(given) if given.suffix.lower() == ".csv" else _list_lines(given)
         return _from_lines(given, root or given.parent, lines, console)
-    if root is not None:
-        raise UserError("is a folder, whose paths are relative to itself", str(given), "leave out --root")
     folder = domain_folder(given)
     train, folders = folder / "train", read_folder(folder).folders
     if "train" not in folders or not {*folders} <= {"train", *HELD_OUT}:  # a class may be called train
@@ -180,7 +179,7 @@ def _relative(line: _Line, where: str, root: Path) -> str:
     place = path_within(root, line.path)
     if place is None:
         raise UserError(f"{line.path} is not in {root}", f"{where}:{line.number}", "give its folder with --root")
-    return place.relative_to(path_within(root, "x").parent).as_posix()  # type: ignore[union-attr]
+    return place.relative_to(os.path.normpath(Path.cwd() / root)).as_posix()
 
 
 def _list_lines(given: Path) -> list[_Line]:

@@ -150,7 +150,7 @@ def coreset_query(outputs: PoolOutputs, labelled: Tensor | None, count: int, rng
     """
     points = outputs.embeddings.double()
     nearest = torch.full((len(points),), torch.inf, dtype=torch.float64)
-    for some in () if labelled is None else labelled.double().split(CHUNK):
+    for some in () if labelled is None or not len(labelled) else labelled.double().split(CHUNK):
         nearest = torch.minimum(nearest, torch.cdist(points, some).amin(1))
     chosen: list[int] = []
     scores: list[float] = []
