@@ -37,6 +37,7 @@ SUBCOMMANDS = {
         "vtk_cli.video_pretrain.command",
         "Pretrain video networks that look at motion: FreqAug and TIME.",
     ),
+    "prune": ("vtk_cli.prune.command", "Find small image generators inside random ones: strong lottery tickets."),
     "search": ("vtk_cli.search.command", "Search architectures by the flatness of the loss surface: GeNAS."),
     "similarity": (
         "vtk_cli.similarity.command",

@@ -8,9 +8,10 @@ from torch import nn
 from torchvision import models
 
 from vtk_cli.console import Console
+from vtk_cli.data.digits import load_glyphs, upscale
 from vtk_cli.errors import UserError
 from vtk_cli.files import sha256_file
-from vtk_cli.prune import digits_features
+from vtk_cli.prune import digits_features, digits_training
 from vtk_cli.prune.extractors import (
     Extractor,
     Preprocessing,
@@ -108,14 +109,14 @@ def test_features_of_digits_are_those_of_three_relus_and_a_good_classifier(
     monkeypatch.setenv("VTK_CACHE", str(tmp_path))
     monkeypatch.setattr(digits_features, "EPOCHS", 2)
     made = create_extractor("digits-features", image_size=16, channels=1, device=CPU, console=Console(quiet=True))
-    glyphs = digits_features.load_glyphs("val")
-    images = torch.from_numpy(digits_features.upscale(glyphs.ink, 16)).float()[:, None] * 2 - 1
+    glyphs = load_glyphs("val")
+    images = torch.from_numpy(upscale(glyphs.ink, 16)).float()[:, None] * 2 - 1
     with torch.no_grad():
         outputs = made(images)
         predicted = made.network.classify(outputs).argmax(dim=1)
     assert sum(output[0].numel() for output in outputs) == 7_168
     assert (predicted == torch.from_numpy(glyphs.labels)).float().mean() > 0.9
-    monkeypatch.setattr(digits_features, "_train", None)
+    monkeypatch.setattr(digits_training, "_train", None)
     again = create_extractor("digits-features", image_size=16, channels=1, device=CPU, console=Console(quiet=True))
     assert again.identity == made.identity
     assert torch.equal(again(images[:2])[2], outputs[2][:2])

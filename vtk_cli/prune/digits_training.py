@@ -1,6 +1,6 @@
-"""Small classifiers of the embedded digits, trained here in seconds and cached: what measures digits that are made.
+"""Small classifiers of the embedded digits, trained here in seconds and cached.
 
-They see the train split alone.
+One gives the features that digits are made by, another one measures what was made. They see the train split alone.
 """
 
 from __future__ import annotations

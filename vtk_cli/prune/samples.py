@@ -117,5 +117,12 @@ def write_sample_grid(path: Path, images: Tensor, columns: int | None = None) ->
         sheet.save(temporary, format="PNG")
 
 
+def write_image(path: Path, image: Tensor) -> None:
+    """Write one image, uint8 (1 or 3, H, W), pixel by pixel as a PNG, atomically."""
+    pixels = image.permute(1, 2, 0).numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels.squeeze(2) if len(image) == 1 else pixels).save(temporary, format="PNG")
+
+
 def _enlarged(tiles: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return tiles.repeat(factor, axis=1).repeat(factor, axis=2)
