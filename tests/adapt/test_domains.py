@@ -269,3 +269,24 @@ def test_a_data_set_that_is_not_there_is_named(source: Path) -> None:
         opened(source, "digts")
     with pytest.raises(UserError, match="no such"):
         opened(source, "/nowhere/at/all")
+
+
+def test_numbers_in_a_list_mean_the_classes_that_are_called_so(tmp_path: Path) -> None:
+    source = class_tree(tmp_path / "source", ["3", "5", "7"])
+    draw_images(tmp_path / "all", ["a.png", "b.png"])
+    (tmp_path / "list.txt").write_text("all/a.png\t7\nall/b.png 3\n")
+    assert names_by_id(opened(source, tmp_path / "list.txt")) == {"all/a.png": "7", "all/b.png": "3"}
+    (tmp_path / "list.txt").write_text("all/a.png 1\nall/b.png 3\n")
+    with pytest.raises(UserError, match="1 classes of the target are not in the source: 1"):
+        opened(source, tmp_path / "list.txt")
+
+
+def test_a_folder_called_digits_does_not_hide_the_embedded_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_tree(tmp_path / "digits", ["a", "b"])
+    monkeypatch.chdir(tmp_path)
+    domains = opened("digits", "digits-m")
+    assert len(domains.pool) == 800
+    assert find_unreadable(domains, QUIET) == ()
+    assert opened("./digits", "./digits").class_names == ("a", "b")

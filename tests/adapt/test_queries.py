@@ -16,7 +16,7 @@ from vtk_cli.adapt.query.gradients import gradient_distances, sdm_scores
 from vtk_cli.adapt.query.outputs import PoolOutputs
 from vtk_cli.adapt.query.ranking import entropy, free_energy, probability_gap
 from vtk_cli.adapt.query.selecting import query_rng, select, select_mixed
-from vtk_cli.errors import UserError
+from vtk_cli.errors import JobError, UserError
 
 NONE_ASKED = torch.zeros(0, 6)
 
@@ -293,6 +293,21 @@ def test_near_duplicates_are_asked_about_once() -> None:
     scaled = PoolOutputs(ids, of.logits.repeat(2, 1), torch.cat([of.embeddings, 3 * of.embeddings]))
     assert without_near_duplicates(scaled, None, 0.999).ids == of.ids
     assert without_near_duplicates(of, of.embeddings[:4], 0.999).ids == of.ids[4:]
-    assert len(without_near_duplicates(of, None, 1e-9)) >= 1
     with pytest.raises(UserError, match="--dedup"):
         without_near_duplicates(of, None, 1.5)
+
+
+def test_near_duplicates_are_those_of_a_slow_loop_also_over_blocks() -> None:
+    of = outputs(600)
+    unit, kept = F.normalize(of.embeddings.double(), dim=1), []
+    for index in range(600):
+        if all(float(unit[index] @ unit[other]) < 0.7 for other in kept):
+            kept.append(index)
+    assert 20 < len(kept) < 500
+    assert without_near_duplicates(of, None, 0.7).ids == tuple(of.ids[index] for index in kept)
+
+
+def test_a_model_that_has_diverged_is_not_asked() -> None:
+    of = outputs()
+    with pytest.raises(JobError, match="diverged"):
+        chosen("entropy", PoolOutputs(of.ids, of.logits * torch.nan, of.embeddings))

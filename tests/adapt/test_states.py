@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtk_cli.adapt.ledger import BAD, OTHER, SKIP, LabelRow, Origin, partition
+from vtk_cli.adapt.ledger import BAD, OTHER, SKIP, LabelRow, Origin, partition, standing
 from vtk_cli.adapt.state import (
     AdaptState,
     ask,
@@ -139,9 +139,30 @@ def test_nothing_is_asked_twice() -> None:
         ask(state, rows, POOL, [POOL[9]] * 4, "random")
 
 
-def test_a_query_of_another_size_than_the_budget_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 images for a round of 4"):
-        ask(begun(), (), POOL, POOL[:3], "random")
+def test_a_query_of_more_than_the_budget_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="13 images for a budget of 12"):
+        ask(begun(), (), POOL, POOL[:13], "random")
+    with pytest.raises(UserError, match="--n: 13 images are out of range; the budget has 12 labels left"):
+        next_size(begun(), len(POOL), 13)
+
+
+def test_what_a_smaller_round_leaves_over_is_asked_for_in_the_next() -> None:
+    state = begun()
+    assert next_size(state, len(POOL)) == 4
+    assert next_size(state, len(POOL), 1) == 1
+    state = ask(state, (), POOL, POOL[:1], "random")
+    rows = answered(state, ())
+    state = trained(settled(state, rows), rows, POOL, "m")
+    assert next_size(state, len(POOL)) == 7
+
+
+def test_undoing_an_unasked_label_gives_back_the_answer_before_it() -> None:
+    state, rows = through(begun(), label=SKIP)
+    second = asked(state, rows)
+    later = (*rows, row(POOL[0], "cat", second, "extra"))
+    assert POOL[0] in divide(second, later, POOL).labelled
+    _, tombstone = undone(settled(second, later), later, "now")
+    assert standing((*later, tombstone)) == standing(rows)
 
 
 def test_undoing_a_round_restores_the_state_before_it() -> None:

@@ -183,7 +183,8 @@ def _relative(line: _Line, where: str, root: Path) -> str:
 
 
 def _list_lines(given: Path) -> list[_Line]:
-    rows = [(number, row.strip()) for number, row in enumerate(_text(given).splitlines(), 1) if row.strip()]
+    text = _text(given).replace("\t", " ")
+    rows = [(number, row.strip()) for number, row in enumerate(text.splitlines(), 1) if row.strip()]
     split = [(number, row, *row.rpartition(" ")) for number, row in rows]
     labelled = [bool(path.strip()) and _is_label(label) for _, _, path, _, label in split]
     if not any(labelled):

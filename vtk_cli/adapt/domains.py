@@ -14,6 +14,7 @@ from vtk_cli.adapt.ledger import MARKS
 from vtk_cli.adapt.pool import Pool, files_pool
 from vtk_cli.console import Console
 from vtk_cli.data.classification_folders import FileReader, some
+from vtk_cli.data.classification_named import ArrayReader
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.data.images import broken_images
 from vtk_cli.errors import UserError, nearest
@@ -104,7 +105,7 @@ def open_domains(
         raise UserError("there are no class names", "--source", "give the source, or a checkpoint that names them")
     _check_names(names)
     test: ImageSource | None
-    if target in EMBEDDED and not Path(target).exists():
+    if target in EMBEDDED:
         pool, truth, test = digits_target(target, source, names, seed)
     else:
         path = _existing(target)
@@ -150,17 +151,16 @@ def find_unreadable(domains: Domains, console: Console) -> tuple[Unreadable, ...
 
 def _broken(images: ImageSource | Pool, console: Console) -> dict[str, str]:
     names = images.ids if isinstance(images, Pool) else tuple(images.names)
-    root = images.root if isinstance(images, Pool) else Path(images.name)
-    if root is None or not root.is_dir():
+    if isinstance(images.read, ArrayReader):
         return {}  # in memory
+    root = Path(images.name) if isinstance(images, ImageSource) else images.root or Path()
     reasons = dict(broken_images([root / name for name in names], console))
     return {name: reasons[root / name] for name in names if root / name in reasons}
 
 
 def _open_source(source: str, target: str, root: Path | None, seed: int, console: Console) -> ImageSource:
-    if source in EMBEDDED and not Path(source).exists():
-        paired = target in EMBEDDED and not Path(target).exists()
-        return digits_source(source, target if paired else None, seed)
+    if source in EMBEDDED:
+        return digits_source(source, target if target in EMBEDDED else None, seed)
     listed = read_listed(_existing(source), root, console)
     without = [path for path, label in listed.labels.items() if label is None]
     if without:
@@ -190,7 +190,8 @@ def _labelled(listed: Listed, names: tuple[str, ...]) -> ImageSource:
 def _numbers(listed: Listed, names: tuple[str, ...]) -> dict[str, int]:
     """Labels by path as numbers of `names`: by name, or, where a list has only numbers, as they are."""
     said = {path: label for path, label in listed.labels.items() if label is not None}
-    if listed.class_names is None:
+    numbered = all(name.isascii() and name.isdigit() for name in names)
+    if listed.class_names is None and not numbered:
         wrong = next((path for path, label in said.items() if int(label) >= len(names)), None)
         if wrong is not None:
             what = f"the label {said[wrong]} of {wrong} is out of range"

@@ -85,13 +85,13 @@ class Partition:
 
 def standing(rows: Iterable[LabelRow]) -> dict[str, LabelRow]:
     """The rows that count, by sample id: the last of each image, without the rounds that were undone."""
-    found: dict[str, LabelRow] = {}
+    kept: list[LabelRow] = []
     for row in rows:
         if row.origin == "undo":
-            found = {name: one for name, one in found.items() if one.round != row.round or one.origin == "audit"}
+            kept = [one for one in kept if one.round != row.round or one.origin == "audit"]
         else:
-            found[row.sample_id] = row
-    return found
+            kept.append(row)
+    return {row.sample_id: row for row in kept}
 
 
 def charged(rows: Iterable[LabelRow]) -> int:

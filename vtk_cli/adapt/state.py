@@ -133,10 +133,17 @@ def candidates(state: AdaptState, rows: Iterable[LabelRow], pool: Sequence[str])
     return tuple(name for name in divide(state, rows, pool).unlabelled if name not in asked)
 
 
-def next_size(state: AdaptState, available: int) -> int:
+def next_size(state: AdaptState, available: int, wanted: int | None = None) -> int:
     """Images that the next round asks about.
 
-    Its part of the budget, and what the rounds before it left over; no more than there is.
+    Args:
+        state: of the run.
+        available: images that may be asked about.
+        wanted: so many; None: the round's part of the budget, and what the rounds before it left over. What a smaller
+            number leaves over is asked for later, what a larger one takes is missing then.
+
+    Returns:
+        No more than there are images.
 
     Raises:
         UserError: nothing is left to ask, or no budget.
@@ -145,6 +152,12 @@ def next_size(state: AdaptState, available: int) -> int:
         raise UserError(f"the budget of {state.budget.total} labels is spent", fix="evaluate, or start a larger run")
     if available < 1:
         raise UserError("the pool is exhausted: every image was asked about", fix="evaluate, or export the model")
+    if wanted is not None:
+        if not 1 <= wanted <= state.budget.left:
+            raise UserError(
+                f"{wanted} images are out of range", "--n", f"the budget has {state.budget.left} labels left"
+            )
+        return min(wanted, available)
     due = sum(round_sizes(state.budget.total, state.rounds)[: state.round + 1]) - state.budget.used
     return min(max(due, 1), state.budget.left, available)
 
@@ -167,17 +180,16 @@ def ask(
         state: in phase `adapted`.
         rows: of the ledger.
         pool: sample ids.
-        ids: to ask about, in order: as many as `next_size`.
+        ids: to ask about, in order; how many, `next_size` says.
         strategy: that chose them.
 
     Raises:
-        ValueError: they are not that many, not all different, or not all to be asked.
+        ValueError: there are none, more than the budget has, not all different, or not all to be asked.
     """
     _expect(state, "adapted")
-    free = candidates(state, rows, pool)
-    _check_asked(ids, free)
-    if len(ids) != next_size(state, len(free)):
-        raise ValueError(f"{len(ids)} images for a round of {next_size(state, len(free))}")
+    _check_asked(ids, candidates(state, rows, pool))
+    if not 1 <= len(ids) <= state.budget.left:
+        raise ValueError(f"{len(ids)} images for a budget of {state.budget.left}")
     number = state.round + 1
     record = RoundRecord(number, strategy, tuple(ids))
     begun = replace(state, phase="await_labels", round=number, history=(*state.history, record))

@@ -18,8 +18,8 @@ from vtk_cli.adapt.query.ranking import highest, predicted_losses
 
 STARTS = 4
 """Of k-means; scikit-learn's own choice differs between its versions."""
-CHUNK = 1024
-"""Rows of the similarity matrix that are in memory at once."""
+AT_ONCE = 2**24
+"""Entries of a matrix of all images by all that are in memory at once."""
 _TINY = 1e-8
 
 Floats = npt.NDArray[np.float64]
@@ -112,8 +112,9 @@ def las_scores(outputs: PoolOutputs, neighbours: int) -> Tensor:
         return torch.zeros(len(outputs), dtype=torch.float64)
     unit = F.normalize(outputs.embeddings.double(), dim=1)
     weights, indices = [], []
-    for start in range(0, len(unit), CHUNK):
-        similar = unit[start : start + CHUNK] @ unit.T
+    rows = max(1, AT_ONCE // len(unit))
+    for start in range(0, len(unit), rows):
+        similar = unit[start : start + rows] @ unit.T
         here = torch.arange(len(similar))
         similar[here, here + start] = -torch.inf
         near = similar.topk(count, dim=1)
@@ -150,8 +151,9 @@ def coreset_query(outputs: PoolOutputs, labelled: Tensor | None, count: int, rng
     """
     points = outputs.embeddings.double()
     nearest = torch.full((len(points),), torch.inf, dtype=torch.float64)
-    for some in () if labelled is None or not len(labelled) else labelled.double().split(CHUNK):
-        nearest = torch.minimum(nearest, torch.cdist(points, some).amin(1))
+    if labelled is not None and len(labelled):
+        for some in labelled.double().split(max(1, AT_ONCE // max(1, len(points)))):
+            nearest = torch.minimum(nearest, torch.cdist(points, some).amin(1))
     chosen: list[int] = []
     scores: list[float] = []
     while len(chosen) < count:

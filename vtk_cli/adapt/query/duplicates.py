@@ -9,6 +9,9 @@ from torch.nn import functional as F
 from vtk_cli.adapt.query.outputs import PoolOutputs
 from vtk_cli.errors import UserError
 
+BLOCK = 256
+"""Images that are compared at once with all that are kept."""
+
 
 def without_near_duplicates(outputs: PoolOutputs, labelled: Tensor | None, most: float) -> PoolOutputs:
     """Those images, in order of their ids, that are not too similar to one that is labelled or kept before them.
@@ -25,14 +28,16 @@ def without_near_duplicates(outputs: PoolOutputs, labelled: Tensor | None, most:
         raise UserError(f"a similarity of {most} is out of range", "--dedup", "give more than 0 and at most 1")
     ordered = outputs.in_order()
     unit = F.normalize(ordered.embeddings.double(), dim=1)
-    kept_units = torch.empty(len(ordered), unit.shape[1], dtype=unit.dtype)
-    known = None if labelled is None or not len(labelled) else F.normalize(labelled.double(), dim=1)
+    known = unit[:0] if labelled is None else F.normalize(labelled.double(), dim=1)
     kept: list[int] = []
-    for index, one in enumerate(unit):
-        if known is not None and float((known @ one).max()) >= most:
-            continue
-        if kept and float((kept_units[: len(kept)] @ one).max()) >= most:
-            continue
-        kept_units[len(kept)] = one
-        kept.append(index)
+    for start in range(0, len(unit), BLOCK):
+        block = unit[start : start + BLOCK]
+        before = torch.cat([known, unit[kept]])
+        free = (block @ before.T < most).all(1).tolist()
+        alike = (block @ block.T >= most).tolist()
+        here: list[int] = []
+        for index, is_free in enumerate(free):
+            if is_free and not any(alike[index][other] for other in here):
+                here.append(index)
+        kept += [start + index for index in here]
     return ordered.rows(kept)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtk_cli.adapt.query.catalog import QuerySettings
 from vtk_cli.adapt.query.outputs import Picks, PoolOutputs
-from vtk_cli.errors import UserError
+from vtk_cli.errors import JobError, UserError
 
 AADA_SHARE = 0.02
 """The share of the pool, at least, that `aada` draws from."""
@@ -20,13 +20,14 @@ def highest(outputs: PoolOutputs, scores: Tensor, count: int) -> Picks:
     """The `count` images with the highest scores (N,); of equals those whose id comes first.
 
     Raises:
-        ValueError: a score is not finite, or there are not so many images.
+        JobError: a score is not finite.
+        ValueError: there are not so many images.
     """
     if not 0 <= count <= len(outputs):
         raise ValueError(f"{count} of {len(outputs)} images")
     values = scores.double().tolist()
     if not all(map(math.isfinite, values)):
-        raise ValueError("a score is not finite")
+        raise JobError("what the model says of the pool is not finite: it has diverged; go back with a lower rate")
     order = sorted(range(len(outputs)), key=lambda index: (-values[index], outputs.ids[index]))[:count]
     return Picks(tuple(outputs.ids[index] for index in order), tuple(values[index] for index in order))
 
