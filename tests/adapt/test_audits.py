@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from vtk_cli.adapt.audit import audited_accuracy, draw_audit, wilson_interval
+from vtk_cli.adapt.audit import AuditedAccuracy, audited_accuracy, draw_audit, has_levelled_off, wilson_interval
 from vtk_cli.adapt.ledger import OTHER, LabelRow
 from vtk_cli.errors import UserError
 
@@ -39,3 +39,11 @@ def test_only_images_of_the_audit_with_a_class_are_judged() -> None:
     ]
     found = audited_accuracy(rows, POOL[:5], dict.fromkeys(POOL, "cat"))
     assert (found.right, found.judged, found.accuracy) == (1, 2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("right", "levelled"), [([50, 52, 49], True), ([50, 70, 72], False), ([20, 50, 52, 49], True), ([50, 52], False)]
+)
+def test_accuracies_within_the_interval_before_them_have_levelled_off(right: list[int], *, levelled: bool) -> None:
+    audits = [AuditedAccuracy(one, 100, *wilson_interval(one, 100)) for one in right]
+    assert has_levelled_off(audits) is levelled

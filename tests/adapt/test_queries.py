@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from itertools import permutations
 
 import numpy as np
@@ -15,7 +16,7 @@ from vtk_cli.adapt.query.duplicates import without_near_duplicates
 from vtk_cli.adapt.query.gradients import gradient_distances, sdm_scores
 from vtk_cli.adapt.query.outputs import PoolOutputs
 from vtk_cli.adapt.query.ranking import entropy, free_energy, probability_gap
-from vtk_cli.adapt.query.selecting import query_rng, select, select_mixed
+from vtk_cli.adapt.query.selecting import query_rng, select, select_mixed, select_within_quota
 from vtk_cli.errors import JobError, UserError
 
 NONE_ASKED = torch.zeros(0, 6)
@@ -87,9 +88,9 @@ def test_entropy_gap_and_energy_are_their_closed_forms() -> None:
     a, b = 1.3, -0.4
     logits = torch.tensor([[a, b]], dtype=torch.float64)
     p = 1 / (1 + math.exp(b - a))
-    assert float(entropy(logits)) == pytest.approx(-p * math.log(p) - (1 - p) * math.log(1 - p), rel=1e-5)
-    assert float(probability_gap(logits)) == pytest.approx(2 * p - 1, rel=1e-5)
-    assert float(free_energy(logits)) == pytest.approx(-math.log(math.exp(a) + math.exp(b)), rel=1e-5)
+    assert float(entropy(logits)) == pytest.approx(-p * math.log(p) - (1 - p) * math.log(1 - p), rel=1e-12)
+    assert float(probability_gap(logits)) == pytest.approx(2 * p - 1, rel=1e-12)
+    assert float(free_energy(logits)) == pytest.approx(-math.log(math.exp(a) + math.exp(b)), rel=1e-12)
     assert float(entropy(torch.zeros(1, 8))) == pytest.approx(math.log(8), rel=1e-6)
 
 
@@ -125,7 +126,8 @@ def test_coreset_is_the_farthest_first_by_brute_force() -> None:
 
 
 def test_distances_of_gradients_are_those_of_the_outer_products() -> None:
-    errors, embeddings = torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
+    draw = torch.Generator().manual_seed(0)
+    errors, embeddings = (torch.randn(7, width, dtype=torch.float64, generator=draw) for width in (4, 5))
     outer = torch.einsum("nc,nd->ncd", errors, embeddings).flatten(1)
     for index in range(7):
         expected = (outer - outer[index]).square().sum(1)
@@ -143,8 +145,8 @@ def test_badge_never_takes_a_copy_of_what_it_has() -> None:
 
 
 def test_sdm_in_closed_form_is_what_autograd_finds() -> None:
-    W, bias = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
-    z = torch.randn(9, 6, dtype=torch.float64)
+    draw = torch.Generator().manual_seed(0)
+    W, bias, z = (torch.randn(*shape, dtype=torch.float64, generator=draw) for shape in ((4, 6), (4,), (9, 6)))
     expected = []
     for one in z:
         leaf = one.clone().requires_grad_()
@@ -159,13 +161,13 @@ def test_sdm_in_closed_form_is_what_autograd_finds() -> None:
         gap = (best.values[0] - best.values[1]).detach()
         expected.append(gap - 0.5 * F.cosine_similarity(of_margin, pull, dim=0))
     of = PoolOutputs(tuple(map(str, range(9))), z @ W.T + bias, z, classifier=W)
-    torch.testing.assert_close(sdm_scores(of, 0.5), torch.stack(expected), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sdm_scores(of, 0.5), torch.stack(expected), rtol=1e-9, atol=1e-9)
 
 
 def test_clue_weights_are_the_entropy_at_a_temperature() -> None:
     logits = torch.randn(5, 4)
-    torch.testing.assert_close(clue_weights(logits, 1.0).float(), entropy(logits), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(clue_weights(logits, 0.1).float(), entropy(logits * 10), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(clue_weights(logits, 1.0), entropy(logits), rtol=0, atol=1e-6)
+    torch.testing.assert_close(clue_weights(logits, 0.1), entropy(logits.double() * 10), rtol=0, atol=1e-6)
 
 
 def test_clue_of_equal_weights_picks_as_plain_k_means() -> None:
@@ -311,3 +313,35 @@ def test_a_model_that_has_diverged_is_not_asked() -> None:
     of = outputs()
     with pytest.raises(JobError, match="diverged"):
         chosen("entropy", PoolOutputs(of.ids, of.logits * torch.nan, of.embeddings))
+
+
+def test_no_class_takes_more_than_its_quota() -> None:
+    of = outputs()
+    class_of = dict(zip(of.ids, of.logits.argmax(1).tolist(), strict=True))
+    for strategy in ("loss", "clue", "random"):
+        picks = select_within_quota({strategy: 1.0}, of, None, 12, query_rng(0, 1), most=3)
+        assert sorted(Counter(class_of[name] for name in picks.ids).values()) == [3, 3, 3, 3]
+        assert len(set(picks.ids)) == 12
+    free = select_within_quota({"loss": 1.0}, of, None, 12, query_rng(0, 1), most=60)
+    assert free.ids == chosen("loss", of, 12)
+
+
+def test_a_quota_of_the_highest_losses_is_the_highest_of_each_class() -> None:
+    of = outputs()
+    assert of.predicted_losses is not None
+    order = of.predicted_losses.argsort(descending=True).tolist()
+    expected: dict[int, list[str]] = {}
+    for index in order:
+        expected.setdefault(int(of.logits[index].argmax()), []).append(of.ids[index])
+    picks = select_within_quota({"loss": 1.0}, of, None, 8, query_rng(0, 1), most=2)
+    assert set(picks.ids) == {name for names in expected.values() for name in names[:2]}
+
+
+def test_a_quota_grows_where_the_classes_have_no_more_images() -> None:
+    of = outputs(10)
+    one_class = PoolOutputs(of.ids, torch.tensor([[1.0, 0.0]]).repeat(10, 1), of.embeddings, of.predicted_losses)
+    assert select_within_quota({"loss": 1.0}, one_class, None, 7, query_rng(0, 1), most=2).ids == chosen(
+        "loss", one_class, 7
+    )
+    with pytest.raises(UserError, match="--class-quota"):
+        select_within_quota({"loss": 1.0}, of, None, 7, query_rng(0, 1), most=0)

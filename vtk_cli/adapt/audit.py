@@ -58,6 +58,22 @@ def audited_accuracy(rows: Iterable[LabelRow], audit: Sequence[str], predictions
     return AuditedAccuracy(right, len(classes), *wilson_interval(right, len(classes)))
 
 
+def has_levelled_off(accuracies: Sequence[AuditedAccuracy], rounds: int = 2) -> bool:
+    """Whether further labels seem to bring nothing that the audit could see.
+
+    So it is when each of the last `rounds` accuracies lies within the interval of the one before them all. An audit of
+    few images has wide intervals and says so early: it is a suggestion.
+
+    Args:
+        accuracies: of the rounds, in order.
+        rounds: at least 1.
+    """
+    if len(accuracies) <= rounds:
+        return False
+    first, *later = accuracies[-rounds - 1 :]
+    return all(first.low <= one.accuracy <= first.high for one in later)
+
+
 def wilson_interval(right: int, judged: int, deviations: float = NORMAL_95) -> tuple[float, float]:
     """The interval in which a share lies, of which `right` of `judged` were seen (Wilson, JASA 22, 1927).
 

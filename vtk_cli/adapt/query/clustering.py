@@ -106,7 +106,7 @@ def las_scores(outputs: PoolOutputs, neighbours: int) -> Tensor:
     Returns:
         (N,), -2 to 0; high: unlike.
     """
-    p = outputs.probabilities.double()
+    p = outputs.probabilities
     count = min(neighbours, len(outputs) - 1)
     if count < 1:
         return torch.zeros(len(outputs), dtype=torch.float64)

@@ -36,7 +36,7 @@ def badge_query(outputs: PoolOutputs, count: int, rng: np.random.Generator) -> P
     The first is the one with the largest gradient. The score is the squared distance when it was chosen, of the first
     the squared norm.
     """
-    p = outputs.probabilities.double()
+    p = outputs.probabilities
     errors = p - F.one_hot(p.argmax(1), p.shape[1])
     embeddings = outputs.embeddings.double()
     squares = errors.square().sum(1) * embeddings.square().sum(1)
@@ -66,8 +66,8 @@ def sdm_scores(outputs: PoolOutputs, weight: float) -> Tensor:
     """
     if outputs.classifier is None:
         raise ValueError("the outputs have no classifier")
-    p = outputs.probabilities.double()
-    gap = probability_gap(outputs.logits).double()
+    p = outputs.probabilities
+    gap = probability_gap(outputs.logits)
     if p.shape[1] < 2:
         return gap
     best = p.topk(2, dim=1)

@@ -41,8 +41,8 @@ class PoolOutputs:
 
     @property
     def probabilities(self) -> Tensor:
-        """Softmax of the logits, float32 (N, C)."""
-        return self.logits.float().softmax(1)
+        """Softmax of the logits, float64 (N, C)."""
+        return self.logits.double().softmax(1)
 
     def rows(self, indices: Sequence[int]) -> PoolOutputs:
         """The images at `indices`, in that order."""

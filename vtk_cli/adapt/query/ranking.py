@@ -34,18 +34,18 @@ def highest(outputs: PoolOutputs, scores: Tensor, count: int) -> Picks:
 
 def entropy(logits: Tensor) -> Tensor:
     """-sum p log p of logits (N, C), in nats: (N,), 0 to log C."""
-    log_p = logits.float().log_softmax(1)
+    log_p = logits.double().log_softmax(1)
     return -(log_p.exp() * log_p).sum(1)
 
 
 def probability_gap(logits: Tensor) -> Tensor:
     """p1 - p2, the best two probabilities' difference: (N,) in 0..1; 1 of a single class."""
-    return _gap(logits.float().softmax(1), alone=1.0)
+    return _gap(logits.double().softmax(1), alone=1.0)
 
 
 def free_energy(logits: Tensor) -> Tensor:
     """-log sum exp of the logits (N, C): (N,), high far from what was trained on (EADA, arXiv 2112.01406)."""
-    return -logits.float().logsumexp(1)
+    return -logits.double().logsumexp(1)
 
 
 def loss_query(outputs: PoolOutputs, count: int, settings: QuerySettings) -> Picks:
@@ -78,7 +78,7 @@ def energy_query(outputs: PoolOutputs, count: int, settings: QuerySettings) -> P
     """Of the share with the highest free energy those with the smallest gap of the best two logits (EADA)."""
     kept = max(math.ceil(settings.energy_share * len(outputs)), count)
     far = outputs.of(highest(outputs, free_energy(outputs.logits), kept).ids)
-    return highest(far, -_gap(far.logits.float(), alone=0.0), count)
+    return highest(far, -_gap(far.logits.double(), alone=0.0), count)
 
 
 def aada_query(outputs: PoolOutputs, count: int, rng: np.random.Generator) -> Picks:
@@ -89,7 +89,7 @@ def aada_query(outputs: PoolOutputs, count: int, rng: np.random.Generator) -> Pi
     """
     if outputs.domain_logits is None:
         raise UserError("aada asks a discriminator, which this model has not", fix="train with --recipe tl-ada")
-    scores = outputs.domain_logits.double().exp() * entropy(outputs.logits).double()
+    scores = outputs.domain_logits.double().exp() * entropy(outputs.logits)
     top = highest(outputs, scores, max(count, math.ceil(AADA_SHARE * len(outputs))))
     drawn = sorted(rng.choice(len(top), count, replace=False).tolist())
     return Picks(tuple(top.ids[index] for index in drawn), tuple(top.scores[index] for index in drawn))
@@ -117,6 +117,6 @@ def predicted_losses(outputs: PoolOutputs) -> Tensor:
 
 def _gap(values: Tensor, *, alone: float) -> Tensor:
     if values.shape[1] < 2:
-        return torch.full((len(values),), alone)
+        return torch.full((len(values),), alone, dtype=values.dtype)
     best = values.topk(2, dim=1).values
     return best[:, 0] - best[:, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -129,3 +130,42 @@ def select_mixed(
         ids.extend(picks.ids)
         scores.extend(picks.scores)
     return Picks(tuple(ids), tuple(scores))
+
+
+def select_within_quota(
+    shares: Mapping[str, float],
+    outputs: PoolOutputs,
+    labelled: Tensor | None,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    most: int,
+    settings: QuerySettings | None = None,
+) -> Picks:
+    """Choose as `select_mixed` does, but no more than `most` images that the model takes for the same class.
+
+    What is over is chosen anew from the other classes; where these have no image left, the quota grows by one.
+
+    Args:
+        shares, outputs, labelled, count, rng, settings: as of `select_mixed`.
+        most: images of a predicted class, at least 1.
+
+    Raises:
+        UserError: `most` is out of range.
+    """
+    if most < 1:
+        raise UserError(f"a quota of {most} images a class is out of range", "--class-quota", "give at least 1")
+    class_of = dict(zip(outputs.ids, outputs.logits.argmax(1).tolist(), strict=True))
+    chosen: dict[str, float] = {}
+    taken: Counter[int] = Counter()
+    while len(chosen) < min(count, len(outputs)):
+        open_now = [name for name in outputs.ids if name not in chosen and taken[class_of[name]] < most]
+        if not open_now:
+            most += 1
+            continue
+        picks = select_mixed(shares, outputs.of(open_now), labelled, count - len(chosen), rng, settings=settings)
+        for name, score in zip(picks.ids, picks.scores, strict=True):
+            if taken[class_of[name]] < most:
+                taken[class_of[name]] += 1
+                chosen[name] = score
+    return Picks(tuple(chosen), tuple(chosen.values()))
