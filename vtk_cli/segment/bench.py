@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from statistics import median
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device
+from vtk_cli.engine.timing import in_turns, seconds_of
 from vtk_cli.reports.evidence import BenchRow
 from vtk_cli.segment.solov2.configurations import segmenter_config
 from vtk_cli.segment.solov2.network import SOLOv2
@@ -65,7 +64,7 @@ def measure(*, smallest: bool, device: torch.device, console: Console) -> list[B
 
 def _many_and_one(scene: Scene, rounds: int, device: torch.device) -> BenchRow:
     """All clicks of an image against one, each after the heads have seen it."""
-    many, one = _in_turns(
+    many, one = _timed(
         lambda: (scene.network.judge(scene.maps), scene.masks(scene.prompts)),
         lambda: (scene.network.judge(scene.maps), scene.masks(scene.prompts[:1])),
         rounds,
@@ -77,7 +76,7 @@ def _many_and_one(scene: Scene, rounds: int, device: torch.device) -> BenchRow:
 
 def _together_and_apart(scene: Scene, rounds: int, device: torch.device) -> BenchRow:
     """The masks of all clicks in one product against one click at a time; the heads are not in it."""
-    together, apart = _in_turns(
+    together, apart = _timed(
         lambda: scene.masks(scene.prompts),
         lambda: [scene.masks([prompt]) for prompt in scene.prompts],
         rounds,
@@ -121,24 +120,10 @@ def _scene(name: str, size: tuple[int, int], device: torch.device) -> Scene:
 
 
 @torch.no_grad()
-def _in_turns(
+def _timed(
     ours: Callable[[], object], theirs: Callable[[], object], rounds: int, device: torch.device
 ) -> tuple[float, float]:
-    """Medians of seconds; the first round of each warms up and does not count."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds + 1):
-        for work, taken in zip((ours, theirs), seconds, strict=True):
-            _wait(device)
-            start = time.perf_counter()
-            work()
-            _wait(device)
-            taken.append(time.perf_counter() - start)
-    return median(seconds[0][1:]), median(seconds[1][1:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return in_turns(lambda: seconds_of(ours, device), lambda: seconds_of(theirs, device), rounds)
 
 
 def _size(scene: Scene) -> str:

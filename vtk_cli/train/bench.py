@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import timm
@@ -25,6 +24,7 @@ from vtk_cli.engine.devices import describe_device
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
 from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.timing import finish, in_turns
 from vtk_cli.engine.update import Updater
 from vtk_cli.reports.evidence import BenchRow
 from vtk_cli.train.options import TrainOptions
@@ -54,7 +54,7 @@ def measure(*, smallest: bool, device: torch.device, console: Console) -> list[B
 def _engine_row(folder: Path, model: str, arguments: tuple[str, ...], *, rounds: int, device: torch.device) -> BenchRow:
     """An epoch of plain training on PNG files, by the engine and by a loop as one writes it by hand."""
     options = _options(data=str(folder), model=model, model_arg=arguments, sub="none", epochs=1)
-    ours, theirs = _in_turns(
+    ours, theirs = in_turns(
         lambda: _by_engine(options, device), lambda: _by_hand(folder, model, options, device), rounds
     )
     images = len(ImageFolder(folder / "train"))
@@ -76,7 +76,7 @@ def _sub_row(*, rounds: int, size: int, device: torch.device) -> BenchRow:
     arguments = () if size == 224 else (f"img_size={size}", "patch_size=4")
     common: dict[str, Any] = {"model": "vit_tiny_patch16_224", "model_arg": arguments, "img_size": size}
     with_sub, plain = (_step(_options(data="digits", sub=sub, **common), device) for sub in ("mask", "none"))
-    ours, theirs = _in_turns(with_sub, plain, 2 * rounds)
+    ours, theirs = in_turns(with_sub, plain, 2 * rounds)
     return BenchRow(
         name=f"a step with the sub-branch at ratio 0.5, ViT-Ti at {size} pixels",
         ours=ours,
@@ -92,13 +92,6 @@ def _sub_row(*, rounds: int, size: int, device: torch.device) -> BenchRow:
 def _options(**values: Any) -> TrainOptions:
     shared = {**RECIPES["small"], "batch_size": _BATCH, "workers": 0, "precision": "fp32", "img_size": 32}
     return TrainOptions(**{**shared, **values})
-
-
-def _in_turns(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> tuple[float, float]:
-    """Medians in seconds of both, taken in turns after one round that does not count."""
-    ours(), theirs()
-    times = [(ours(), theirs()) for _ in range(rounds)]
-    return median(one for one, _ in times), median(other for _, other in times)
 
 
 def _prepared(options: TrainOptions, device: torch.device) -> Training:
@@ -124,7 +117,7 @@ def _by_engine(options: TrainOptions, device: torch.device) -> float:
             metrics=Path(folder, "metrics.jsonl"),
             console=Console(quiet=True),
         )
-        _wait(device)
+        finish(device)
         return time.perf_counter() - start
 
 
@@ -144,7 +137,7 @@ def _by_hand(folder: Path, model: str, options: TrainOptions, device: torch.devi
         loss.backward()
         optimizer.step()
         schedule.step()
-    _wait(device)
+    finish(device)
     return time.perf_counter() - start
 
 
@@ -171,12 +164,7 @@ def _step(options: TrainOptions, device: torch.device) -> Callable[[], float]:
         start = time.perf_counter()
         updater([batch], 0, 0, meter)
         meter.read()
-        _wait(device)
+        finish(device)
         return time.perf_counter() - start
 
     return step
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
