@@ -209,10 +209,11 @@ def test_a_class_called_train_is_no_split_of_visda(tmp_path: Path) -> None:
         opened(root, root / "validation")
 
 
-def test_a_target_with_train_and_val_is_tested_on_val(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("held_out", ["val", "validation", "test"])
+def test_a_target_with_train_and_val_is_tested_on_val(source: Path, tmp_path: Path, held_out: str) -> None:
     target = tmp_path / "mine"
     class_tree(target / "train", ["bike", "cup"])
-    class_tree(target / "val", ["cup"])
+    class_tree(target / held_out, ["cup"])
     domains = opened(source, target)
     assert domains.pool.ids[0] == "bike/0.png"
     assert domains.test is not None

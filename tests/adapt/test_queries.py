@@ -15,7 +15,7 @@ from vtk_cli.adapt.query.clustering import clue_weights, kmeans_centres, las_sco
 from vtk_cli.adapt.query.duplicates import without_near_duplicates
 from vtk_cli.adapt.query.gradients import gradient_distances, sdm_scores
 from vtk_cli.adapt.query.outputs import PoolOutputs
-from vtk_cli.adapt.query.ranking import entropy, free_energy, probability_gap
+from vtk_cli.adapt.query.ranking import entropy, free_energy, highest, probability_gap
 from vtk_cli.adapt.query.selecting import query_rng, select, select_mixed, select_within_quota
 from vtk_cli.errors import JobError, UserError
 
@@ -345,3 +345,8 @@ def test_a_quota_grows_where_the_classes_have_no_more_images() -> None:
     )
     with pytest.raises(UserError, match="--class-quota"):
         select_within_quota({"loss": 1.0}, of, None, 7, query_rng(0, 1), most=0)
+
+
+def test_of_equal_scores_the_first_id_wins_whatever_the_order() -> None:
+    unordered = PoolOutputs(("b", "c", "a"), torch.zeros(3, 2), torch.zeros(3, 2))
+    assert highest(unordered, torch.tensor([1.0, 2.0, 1.0]), 2).ids == ("c", "a")

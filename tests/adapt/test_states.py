@@ -276,3 +276,10 @@ def test_whatever_people_do_the_invariants_hold(seed: int, total: int, rounds: i
         else:
             break
         check_invariants(state, rows, POOL)
+
+
+def test_undoing_a_round_keeps_what_was_said_of_the_audit_in_it() -> None:
+    state = asked(begun(audit=POOL[:2]), ())
+    rows = (row(POOL[0], "cat", state, "audit"), *answered(state, ()))
+    _, tombstone = undone(settled(state, rows), rows, "now")
+    assert list(standing((*rows, tombstone))) == [POOL[0]]
