@@ -63,10 +63,10 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
         title="A tenth of a random generator's weights, none of them trained, does what the trained generator does"
         " (arXiv 2212.08311)",
         setting=(
-            f"`{options.gen}` at 16 pixels, {found[_DENSE][0]['weights']:,} signed constants, {options.steps} steps of"
-            f" {options.batch} images, moments of three layers of a small classifier of digits. Adam, {options.lr:g} for"
-            f" scores, {options.weights_lr:g} for weights, the best of four rates tried for the dense generator on seed"
-            f" 0. Measured by another classifier's features: {lab.embedder.distance}, {options.samples:,} samples"
+            f"`{options.gen}` at 16 pixels, {found[_DENSE][0]['weights']:,} signed constants, {options.steps} steps"
+            f" of {options.batch} images, moments of three layers of a small classifier of digits; Adam, {options.lr:g}"
+            f" for scores, {options.weights_lr:g} for weights, the best of four tried for the dense generator on seed 0."
+            f" Measured by another classifier's features: {lab.embedder.distance}, {options.samples:,} samples"
             f" against the {len(lab.report)} digits that no search sees; the {len(lab.splits.train):,} others have"
             f" {floor.frechet:.1f}. Seeds {', '.join(map(str, seeds))}."
         ),
