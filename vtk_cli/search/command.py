@@ -135,7 +135,7 @@ add_command(
     evolve,
     name="evolve",
     epilog="Examples:  vtk search evolve   ·   vtk search evolve --supernet RUN --max-flops 600M --form imagenet   ·  "
-    " srun --array 0-7 vtk search evolve --supernet RUN --shard queue",
+    " sbatch --array 0-7 --wrap 'vtk search evolve --supernet RUN --shard queue'",
 )
 add_command(
     app,

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vtk_cli.console import Console
@@ -13,17 +14,18 @@ from vtk_cli.engine.results import ResultStore
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_json
-from vtk_cli.models.spaces.cost import Cost
-from vtk_cli.models.spaces.genes import Genes
+from vtk_cli.models.spaces.cost import in_millions
 from vtk_cli.models.spaces.space import SUPERNET, Shape, Space
 from vtk_cli.search.candidates import Candidates
-from vtk_cli.search.evolution import Admits, Evolution, EvolutionSettings, draw_within, within
+from vtk_cli.search.evolution import TRIES, Admits, Draw, Evolution, EvolutionSettings, draw_within, within
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.latency import Latency
 from vtk_cli.search.options import LimitOptions
 from vtk_cli.search.scores.combination import Combination
 
 STATE = "evolution.json"
+_TIMED = 30
+"""So many architectures are timed before the limit of latency is held to be out of reach."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,51 @@ class Budget:
     latency: Latency
 
     def admits(self) -> Admits:
-        """Whether an architecture is within the limits.
-
-        Raises:
-            UserError: no architecture is.
-        """
+        """Whether an architecture is within the limits."""
         limits, most = self.options.limits, self.options.max_latency
-        limits.check(self.space.cost_range(self.shape))
         cheap = within(limits, self.space.table(self.shape))
         if most is None:
             return cheap
         return lambda genes: cheap(genes) and self.latency.milliseconds(genes) <= most
 
-    def cost(self, genes: Genes) -> Cost:
-        """Of the network of an architecture."""
-        return self.space.cost(genes, self.shape)
+    def draw(self) -> Draw:
+        """Draws architectures that cost what the limits allow; latencies are left to `admits`."""
+        return draw_within(self.space, self.options.limits, self.space.table(self.shape))
+
+    def check(self, seed: int) -> None:
+        """Refuse limits that no architecture meets, before anything is trained. Times nothing.
+
+        Raises:
+            UserError: none does.
+        """
+        limits, table = self.options.limits, self.space.table(self.shape)
+        attainable = self.space.cost_range(self.shape)
+        limits.check(attainable)
+        draw, rng = self.draw(), np.random.default_rng(seed)
+        if not any(limits.admit(table.cost(draw(rng))) for _ in range(TRIES)):
+            macs, params = (" to ".join(map(in_millions, span)) for span in (attainable.macs, attainable.params))
+            what = f"no architecture of {self.space.name} meets all limits at once"
+            fix = f"give wider ones; attainable are {macs} multiply-accumulates and {params} parameters"
+            raise UserError(what, _flags(self.options), fix)
+
+    def check_latency(self, seed: int) -> None:
+        """Refuse a latency that none of some architectures has, the cheapest among them, before anything is trained.
+
+        Raises:
+            UserError: none has.
+        """
+        most, table = self.options.max_latency, self.space.table(self.shape)
+        if most is None:
+            return
+        draw, rng = self.draw(), np.random.default_rng(seed)
+        tried = sorted((draw(rng) for _ in range(_TIMED)), key=lambda genes: table.cost(genes).macs)
+        times = []
+        for genes in dict.fromkeys(tried):
+            times.append(self.latency.milliseconds(genes))
+            if times[-1] <= most:
+                return
+        what = f"limit {most:g} ms is below the {min(times):.3g} ms of the fastest of {len(times)} architectures"
+        raise UserError(what, "--max-latency", f"they take up to {max(times):.3g} ms here; give a higher one")
 
 
 def budget_of(options: LimitOptions, space: Space, supernet: Shape, device: torch.device, store: ResultStore) -> Budget:
@@ -124,11 +156,15 @@ def _begun(folder: Path | None, budget: Budget, settings: EvolutionSettings, sco
         state = None if folder is None else json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         state = None
-    space, limits = budget.space, budget.options.limits
-    admits, draw = budget.admits(), draw_within(space, limits, space.table(budget.shape))
+    space, admits, draw = budget.space, budget.admits(), budget.draw()
     if state is None:
         return Evolution(space, settings, score, admits, draw=draw)
     return Evolution.from_state(space, settings, score, admits, state, draw=draw)
+
+
+def _flags(options: LimitOptions) -> str:
+    given = {"--max-flops": options.max_flops, "--min-flops": options.min_flops, "--max-params": options.max_params}
+    return " ".join(flag for flag, value in given.items() if value is not None)
 
 
 def _status(evolution: Evolution) -> str:

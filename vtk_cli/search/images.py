@@ -13,6 +13,8 @@ uninterrupted one sees.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +29,7 @@ from vtk_cli.data.classification import ImageSource, Splits, open_classification
 from vtk_cli.data.classification_named import ArrayReader
 from vtk_cli.data.digits import DigitsSplit, Split, load_glyphs, upscale
 from vtk_cli.data.evaluation_batches import evaluation_transform
+from vtk_cli.data.images import BrokenImage
 from vtk_cli.engine.batches import Batches, LoaderBatches, TensorBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.workers import worker_count
@@ -212,6 +215,25 @@ def calibration_tensors(
     finally:
         batches.close()
     return torch.cat([seen for seen, _ in made]), torch.cat([targets for _, targets in made])
+
+
+def source_digest(source: ImageSource) -> str:
+    """A checksum of what a training sees of a source: its classes, and the pixels and label of every image."""
+    digest = hashlib.sha256(json.dumps([source.class_names, source.targets.tolist()]).encode())
+    for index in range(len(source)):
+        try:
+            image = source.read(index)
+        except BrokenImage:
+            digest.update(b"broken")
+        else:
+            digest.update(f"{image.size}".encode() + image.tobytes())
+    return digest.hexdigest()
+
+
+def listing_digest(source: ImageSource) -> str:
+    """A checksum of which images a source has, in which order and of which classes; none is read."""
+    listed = [source.class_names, source.targets.tolist(), list(source.names)]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _drawn(source: ImageSource, limit: int | None, seed: int) -> ImageSource:

@@ -6,6 +6,9 @@ evolution looks for the best within the limits; the winner is trained from scrat
 
 from __future__ import annotations
 
+import json
+import shutil
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,14 +17,16 @@ from vtk_cli.engine.distributed import World, join_world, shared_run
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import StopRequest
-from vtk_cli.errors import ExitCode
+from vtk_cli.errors import ExitCode, UserError
+from vtk_cli.files import disk_errors, make_folder
+from vtk_cli.models.spaces.architecture import Architecture, write_architecture
 from vtk_cli.options import flag_name, option_fields
 from vtk_cli.search.candidates import KEPT
 from vtk_cli.search.evolution import Evolution
 from vtk_cli.search.evolution_stage import Budget, budget_of, evolve
 from vtk_cli.search.measuring import candidates_of, result_store
 from vtk_cli.search.options import StoreOptions
-from vtk_cli.search.outcome import Outcome, conclude
+from vtk_cli.search.outcome import ARCHITECTURE, Outcome, conclude
 from vtk_cli.search.plan import search_rows, show_plan, supernet_rows
 from vtk_cli.search.retraining import Retrained, retrain
 from vtk_cli.search.scored import Scores
@@ -50,12 +55,14 @@ def search(options: SearchOptions, console: Console) -> ExitCode:
     with join_world(options.device) as world:
         face = console if world.is_main else Console(quiet=True)
         prepared = prepare(options, face)
+        _check_devices(options, world)
         budget = budget_of(options, prepared.space, prepared.shape, world.device, result_store(options.store))
-        budget.admits()
+        budget.check(options.seed)
         if options.dry_run:
             rows = [*supernet_rows(options, prepared), *search_rows(options, budget)]
             world.on_main(lambda: show_plan(rows, options.as_config(), face))
             return ExitCode.DONE
+        budget.check_latency(options.seed)
         name = f"{options.data_name}-{prepared.space.name}"
         with shared_run(world, "search run", name, options, face, may_change=_MAY_CHANGE) as run:
             supernet = train_supernet(options, prepared, run.path, world, face)
@@ -99,21 +106,29 @@ def evolve_alone(options: EvolveOptions, console: Console) -> ExitCode:
         face = console if world.is_main else Console(quiet=True)
         supernet = open_supernet(options.supernet)
         budget = budget_of(options, supernet.space, supernet.shape, world.device, result_store(options.store))
-        budget.admits()
+        _check_devices(options, world)
+        budget.check(options.seed)
         if options.dry_run:
             world.on_main(lambda: show_plan(search_rows(options, budget), options.as_config(), face))
             return ExitCode.DONE
+        budget.check_latency(options.seed)
         if options.shard:
             evolution, _ = _searched(options, supernet, budget, None, world=world, console=face)
             face.text(f"{evolution.generation} generations are scored")
             face.emit({"generations": evolution.generation, "shard": options.shard})
             return ExitCode.DONE
-        name = supernet.folder.resolve().name
+        name = supernet.name
         with shared_run(world, "search evolve", name, options, face, may_change=_MAY_CHANGE) as run:
             evolution, scores = _searched(options, supernet, budget, run.path, world=world, console=face)
             outcome = Outcome(supernet, evolution, scores, winner_of(scores, supernet), None)
             world.on_main(lambda: conclude(outcome, run, face, options.as_config()))
     return ExitCode.DONE
+
+
+def _check_devices(options: SearchOptions | EvolveOptions, world: World) -> None:
+    if options.devices and world.size > 1:
+        what = f"{world.size} processes share the work already"
+        raise UserError(what, "--devices", "leave it out, or start one process")
 
 
 def _evolving(options: SearchOptions, supernet: SupernetRun) -> EvolveOptions:
@@ -155,7 +170,21 @@ def _searched(
 def _retrained(options: SearchOptions, winner: Winner, run: RunFolder, world: World, console: Console) -> Retrained:
     space, place = winner.architecture.space, RunFolder.follow(run.path / RETRAINED)
     genes, training = winner.architecture.genes, retraining_of(options, winner)
+    world.on_main(lambda: _make_room(place.path, winner))
     return retrain(training, space, genes, winner.shape, world=world, console=console, run=place)
+
+
+def _make_room(folder: Path, winner: Winner) -> None:
+    """Remove the training of an earlier winner: a search that goes on for more generations may find a better one."""
+    network, note = Architecture(winner.architecture.space, winner.architecture.genes), folder / ARCHITECTURE
+    with suppress(OSError, ValueError):
+        if json.loads(note.read_text(encoding="utf-8")) == network.as_json(winner.shape):
+            return
+    with disk_errors(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+    make_folder(folder)
+    write_architecture(note, network, winner.shape)
 
 
 def _tell_supernet(supernet: SupernetRun, run: RunFolder, console: Console) -> None:

@@ -8,7 +8,8 @@ from statistics import median
 import torch
 
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.results import ResultStore
+from vtk_cli.engine.results import Result, ResultStore, work_through
+from vtk_cli.engine.signals import StopRequest
 from vtk_cli.files import content_key
 from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.models.spaces.space import Shape, Space
@@ -17,7 +18,7 @@ _WARM_UP, _TIMED = 5, 25
 
 
 class Latency:
-    """Measures latencies once and keeps them: a search that is repeated then decides as it did before.
+    """Measures latencies once and keeps them: a search that is repeated, or shared, decides alike everywhere.
 
     Args:
         space: whose architectures.
@@ -32,12 +33,16 @@ class Latency:
 
     def milliseconds(self, genes: Genes) -> float:
         """The median of 25 forward passes of one image in fp32, after 5 that do not count."""
-        key = content_key({"latency": list(genes), **self._where})
-        found = self._store.get(key)
-        if found is None:
-            found = {"milliseconds": self._measured(genes)}
-            self._store.put(key, found)
-        return float(found["milliseconds"])
+        found = work_through(
+            [genes], key=self._key, compute=self._result, store=self._store, stop=StopRequest(), kept="latencies"
+        )
+        return float(found[0]["milliseconds"])
+
+    def _key(self, genes: Genes) -> str:
+        return content_key({"latency": list(genes), **self._where})
+
+    def _result(self, genes: Genes) -> Result:
+        return {"milliseconds": self._measured(genes)}
 
     @torch.inference_mode()
     def _measured(self, genes: Genes) -> float:

@@ -13,9 +13,16 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.engine.results import ResultStore
+from vtk_cli.errors import UserError
 from vtk_cli.files import cache_folder
 from vtk_cli.search.candidates import Candidates
-from vtk_cli.search.images import SearchImages, calibration_tensors, open_search_images, scoring_tensors
+from vtk_cli.search.images import (
+    SearchImages,
+    calibration_tensors,
+    listing_digest,
+    open_search_images,
+    scoring_tensors,
+)
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.scores.scorer import Images, Scorer
 from vtk_cli.search.scores.settings import Measurement
@@ -67,10 +74,18 @@ def candidates_of(
 
 
 def images_of(supernet: SupernetRun, console: Console) -> SearchImages:
-    """The images that a supernet was trained on, in the halves of its run."""
+    """The images that a supernet was trained on, in the halves of its run.
+
+    Raises:
+        UserError: they cannot be opened, or there are others now: the halves number them as they were.
+    """
     options = replace(supernet.options, split_file=supernet.halves)
     channels = supernet.space.input_channels
-    return open_search_images(options, size=supernet.shape.resolution, channels=channels, console=console)
+    images = open_search_images(options, size=supernet.shape.resolution, channels=channels, console=console)
+    if supernet.listing not in {None, listing_digest(images.splits.train)}:
+        what = "its training images are not those that the supernet was trained on: some came, went or changed class"
+        raise UserError(what, options.data, "bring them back, or train the supernet anew")
+    return images
 
 
 def _images(supernet: SupernetRun, judgement: Judgement, device: torch.device, console: Console) -> Images:

@@ -50,8 +50,8 @@ def _complete_space(incomplete: str) -> list[str]:
 class SpaceOptions(RunOptions):
     """Among which architectures."""
 
-    space: str = option(
-        "",
+    space: str | None = option(
+        None,
         "darts, nasbench201, shufflenetv2, mobilenet, digits-mini, chain-a or chain-b [default: digits-mini on digits,"
         " else darts].",
         panel="Space",

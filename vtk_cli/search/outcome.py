@@ -75,7 +75,7 @@ def conclude(outcome: Outcome, run: RunFolder, console: Console, config: Mapping
     winner, scores = outcome.winner, outcome.scores
     write_architecture(run.path / ARCHITECTURE, winner.architecture, winner.shape)
     scores.write(run.path)
-    table = scores.table(_SHOWN)
+    table = scores.lines(_SHOWN)
     console.table(f"The best of {len(scores.rows):,} by {scores.judgement.name}", table.columns, table.rows)
     for note in scores.notes[:_SHOWN]:
         console.warn(note)

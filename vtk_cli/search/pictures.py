@@ -50,7 +50,7 @@ def draw_pareto(path: Path, scores: Scores) -> Picture:
         JobError, UserError: the disk is full, or the picture cannot be written there.
     """
     rows = [row for row in scores.rows if math.isfinite(row.score)]
-    front = [row for row in scores.pareto() if math.isfinite(row.score)]
+    front = scores.pareto()
     with style():
         figure, axes = _sheet("What more multiply-accumulates buy", f"{scores.space.name}, {len(rows):,} scored")
         axes.scatter(_macs(rows), [row.score for row in rows], s=12, color=PALETTE[4], alpha=_FAINT, linewidths=0)

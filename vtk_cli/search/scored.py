@@ -82,28 +82,48 @@ class Scores:
     def pareto(self) -> tuple[Scored, ...]:
         """Those that no other both beats in score and undercuts in multiply-accumulates, the cheapest first."""
         front: list[Scored] = []
-        for row in sorted(self.rows, key=lambda row: (row.cost.macs, -row.score)):
+        scored = (row for row in self.rows if math.isfinite(row.score))
+        for row in sorted(scored, key=lambda row: (row.cost.macs, -row.score)):
             if not front or row.score > front[-1].score:
                 front.append(row)
         return tuple(front)
 
     def table(self, most: int | None = None) -> Table:
         """The best `most`, or all."""
-        named = self.judgement.name
-        shown = [name for name in METRICS if self.rows and name in self.rows[0].metrics and name != named]
-        columns = ("", "architecture", named, *shown, "MACs", "parameters")
+        columns = ("", "architecture", self.judgement.name, *self._beside, "MACs", "parameters")
         rows = [
             (
                 number,
                 self.space.format(row.genes),
                 figure(row.score),
-                *(figure(row.metrics[name]) for name in shown),
+                *(figure(row.metrics[name]) for name in self._beside),
                 in_millions(row.cost.macs),
                 in_millions(row.cost.params),
             )
             for number, row in enumerate(self.rows[:most], start=1)
         ]
         return Table(columns, rows)
+
+    def lines(self, most: int) -> Table:
+        """The best `most` for a terminal of 80 columns: bare genes, the score, what else was measured, the cost."""
+        columns = ("", "genes", "score", *self._beside, "MACs")
+        rows = [
+            (
+                number,
+                " ".join(map(str, row.genes)),
+                figure(row.score),
+                *(figure(row.metrics[name]) for name in self._beside),
+                in_millions(row.cost.macs),
+            )
+            for number, row in enumerate(self.rows[:most], start=1)
+        ]
+        return Table(columns, rows)
+
+    @property
+    def _beside(self) -> list[str]:
+        """The metrics that were measured beside the score."""
+        known = self.rows[0].metrics if self.rows else {}
+        return [name for name in METRICS if name in known and name != self.judgement.name]
 
     def as_json(self) -> dict[str, Any]:
         """All there is: settings, scores, metrics, every loss; what is not finite is null."""

@@ -57,7 +57,7 @@ def score_architectures(options: ScoreVerbOptions, console: Console) -> ExitCode
         return ExitCode.DONE
     with RunFolder.open(
         "search score",
-        supernet.folder.resolve().name,
+        supernet.name,
         config=options.as_config(),
         out=options.out,
         console=console,
@@ -80,7 +80,7 @@ def _measured(
 
 def _conclude(scores: Scores, judgement: Judgement, run: RunFolder, console: Console) -> None:
     scores.write(run.path)
-    table = scores.table(_SHOWN)
+    table = scores.lines(_SHOWN)
     console.table(f"By {judgement.name}", table.columns, table.rows)
     if len(scores.rows) > _SHOWN:
         console.text(f"... and {len(scores.rows) - _SHOWN:,} more in {run.path / 'scores.csv'}")

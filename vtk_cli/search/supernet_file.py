@@ -1,6 +1,6 @@
 """A trained supernet on disk: its weights before and after training, found again by the folder of its run.
 
-supernet/initial.safetensors   supernet/final.safetensors   supernet/halves.json
+supernet/initial.safetensors   supernet/final.safetensors   supernet/halves.json   supernet/images.json
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor
 
 from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.errors import UserError
-from vtk_cli.files import sha256_file
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.models.spaces.space import Shape, Space
 from vtk_cli.models.spaces.supernet import Supernet
+from vtk_cli.models.weights import state_sha256
 from vtk_cli.options import option_fields
 from vtk_cli.search.official import load_strictly, read_checkpoint
 from vtk_cli.search.options import SupernetOptions
 
 FOLDER = "supernet"
-INITIAL, FINAL, HALVES = "initial.safetensors", "final.safetensors", "halves.json"
+INITIAL, FINAL, HALVES, LISTING = "initial.safetensors", "final.safetensors", "halves.json", "images.json"
 RUNS = Path("runs")
 _COMMANDS = ("search run", "search supernet")
 
@@ -54,6 +54,11 @@ class SupernetRun:
         return space_named(self.shape.space)
 
     @property
+    def name(self) -> str:
+        """Data and space, for the folders of what is done with it."""
+        return f"{self.options.data_name}-{self.space.name}"
+
+    @property
     def final(self) -> Path:
         """The file of the trained weights."""
         return self.folder / FOLDER / FINAL
@@ -69,12 +74,21 @@ class SupernetRun:
         """The file that says which training images were trained and which are scored on."""
         return self.folder / FOLDER / HALVES
 
+    @property
+    def listing(self) -> str | None:
+        """The checksum of the list of its training images, which the halves number; None where it was not kept."""
+        try:
+            found = json.loads((self.folder / FOLDER / LISTING).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found.get("sha256") if isinstance(found, dict) else None
+
     @cached_property
     def sha256(self) -> dict[str, str | None]:
-        """Of both files of weights."""
+        """Of the tensors in both files: the same training gives the same, the bytes around them may differ."""
         return {
-            "final": sha256_file(self.final),
-            "initial": None if self.initial is None else sha256_file(self.initial),
+            "final": state_sha256(self._loaded(self.final)),
+            "initial": None if self.initial is None else state_sha256(self._loaded(self.initial)),
         }
 
     def network(self) -> Supernet:
@@ -83,8 +97,11 @@ class SupernetRun:
         Raises:
             UserError: the file does not hold the weights of this supernet.
         """
+        return self._loaded(self.final)
+
+    def _loaded(self, path: Path) -> Supernet:
         supernet = self.space.supernet(self.shape)
-        load_strictly(supernet, read_checkpoint(self.final, self.space))
+        load_strictly(supernet, read_checkpoint(path, self.space))
         return supernet.eval()
 
     def initial_state(self) -> dict[str, Tensor] | None:

@@ -16,14 +16,14 @@ from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.optimisation import LearningRates, build_schedule
 from vtk_cli.engine.seeds import seed_everything
-from vtk_cli.files import make_folder
+from vtk_cli.files import make_folder, write_json
 from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.models.spaces.space import SUPERNET, Shape, Space
 from vtk_cli.models.spaces.supernet import Supernet
-from vtk_cli.search.images import SearchImages, open_search_images, training_batches
+from vtk_cli.search.images import SearchImages, listing_digest, open_search_images, training_batches
 from vtk_cli.search.options import SupernetOptions
 from vtk_cli.search.samplers import FairSampler, FlopsSampler, PathSampler, UniformSampler, equal_bins
-from vtk_cli.search.supernet_file import FOLDER, HALVES, INITIAL, SupernetRun, save_state
+from vtk_cli.search.supernet_file import FOLDER, HALVES, INITIAL, LISTING, SupernetRun, save_state
 from vtk_cli.search.supernet_training import PathObjective, sgd
 
 METRICS = "metrics.jsonl"
@@ -144,9 +144,19 @@ def train_supernet(
 
 def _begin(prepared: Prepared, supernet: Supernet, place: Path) -> None:
     """Keep what the training starts from: the weights, for the angle, and the halves."""
-    make_folder(place)
-    prepared.images.halves.write(place / HALVES)
+    write_images(prepared.images, place)
     save_state(place / INITIAL, supernet.state_dict(), prepared.shape, prepared.images.splits.train.class_names)
+
+
+def write_images(images: SearchImages, place: Path) -> None:
+    """Keep which images a supernet sees: its halves, and a checksum of the list that they number.
+
+    Raises:
+        JobError, UserError: the disk is full, or the folder may not be written.
+    """
+    make_folder(place)
+    images.halves.write(place / HALVES)
+    write_json(place / LISTING, {"sha256": listing_digest(images.splits.train)})
 
 
 def _batches(options: SupernetOptions, images: SearchImages, world: World, console: Console) -> Batches:

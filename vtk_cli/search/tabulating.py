@@ -27,7 +27,7 @@ from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.models.spaces.space import Shape, Space
 from vtk_cli.search.benchmarks.benchmark import Row
 from vtk_cli.search.benchmarks.table_file import write_table
-from vtk_cli.search.images import open_search_images
+from vtk_cli.search.images import open_search_images, source_digest
 from vtk_cli.search.measuring import result_store
 from vtk_cli.search.retrain_preparation import prepare_retraining
 from vtk_cli.search.verb_options import TabulateOptions
@@ -47,21 +47,21 @@ class Trainings:
         options: how to train.
         space: of the architectures.
         shape: of their networks.
+        images: a checksum of those that are trained and measured on.
         device: where.
-        console: told of images that cannot be read.
     """
 
     options: TabulateOptions
     space: Space
     shape: Shape
+    images: str
     device: torch.device
-    console: Console
 
     def key(self, piece: tuple[Genes, int]) -> str:
         """Of everything that shapes a training."""
         genes, seed = piece
         settings = {name: value for name, value in self.options.as_config().items() if name not in _PLACE}
-        about = {"shape": repr(self.shape), "device": self.device.type, "settings": settings}
+        about = {"shape": repr(self.shape), "images": self.images, "device": self.device.type, "settings": settings}
         return content_key({"training": list(genes), "seed": seed, **about})
 
     def result(self, piece: tuple[Genes, int]) -> Result:
@@ -111,7 +111,8 @@ def tabulate(options: TabulateOptions, console: Console) -> ExitCode:
         console.text(f"{len(pieces):,} trainings: {len(genes):,} architectures of {space.name}, {options.seeds} seeds")
         console.emit({"trainings": len(pieces), "architectures": len(genes), "config": options.as_config()})
         return ExitCode.DONE
-    trainings = Trainings(options, space, shape, device, console)
+    digest = content_key([source_digest(images.splits.train), source_digest(images.splits.val)])
+    trainings = Trainings(options, space, shape, digest, device)
     store = result_store(options.store)
     if options.shard:
         index, count = options.shard_numbers or (0, 1)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from vtk_cli.console import Console
 from vtk_cli.errors import UserError
-from vtk_cli.files import make_folder
 from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.search.official import load_supernet
-from vtk_cli.search.supernet_file import FINAL, FOLDER, HALVES, INITIAL, save_state
-from vtk_cli.search.supernet_stage import Prepared
+from vtk_cli.search.supernet_file import FINAL, FOLDER, INITIAL, save_state
+from vtk_cli.search.supernet_stage import Prepared, write_images
 from vtk_cli.search.verb_options import ImportOptions
 
 
@@ -31,10 +30,9 @@ def take_over(options: ImportOptions, prepared: Prepared, folder: Path, console:
         raise ValueError("there are no weights to take over")
     place = folder / FOLDER
     names = prepared.images.splits.train.class_names
-    final = _loaded(options.weights, prepared)
-    initial = None if options.initial is None else _loaded(options.initial, prepared)
-    make_folder(place)
-    prepared.images.halves.write(place / HALVES)
+    final = _loaded(options.weights, prepared, trained=True)
+    initial = None if options.initial is None else _loaded(options.initial, prepared, trained=False)
+    write_images(prepared.images, place)
     if initial is None:
         console.note("without --initial there are no weights from before the training: no angle can be measured")
         (place / INITIAL).unlink(missing_ok=True)
@@ -43,8 +41,12 @@ def take_over(options: ImportOptions, prepared: Prepared, folder: Path, console:
     save_state(place / FINAL, final.state_dict(), prepared.shape, names)
 
 
-def _loaded(path: Path, prepared: Prepared) -> Supernet:
-    supernet, _ = load_supernet(path, prepared.space, resolution=prepared.shape.resolution)
+def _loaded(path: Path, prepared: Prepared, *, trained: bool) -> Supernet:
+    supernet, checkpoint = load_supernet(path, prepared.space, resolution=prepared.shape.resolution)
+    if checkpoint.epoch is not None and checkpoint.is_initial == trained:
+        when, flag, other = ("before", "--weights", "--initial") if trained else ("after", "--initial", "--weights")
+        what = f"holds the weights {when} training: its epoch is {checkpoint.epoch}"
+        raise UserError(what, f"{flag} {path}", f"give it as {other}")
     wanted, found = prepared.shape, supernet.shape
     for name in ("classes", "width", "cells"):
         here, there = getattr(wanted, name), getattr(found, name)

@@ -72,7 +72,9 @@ class SearchOptions(SupernetOptions, ScoreOptions, LimitOptions, EvolutionOption
         """Options that contradict one another."""
         super().check()
         _ = self.judgement, self.evolution(official=False, genes=2)
-        self.check_shard()
+        if self.shard:
+            fix = "let others help with vtk search evolve --supernet RUN --shard queue, once the supernet is trained"
+            raise UserError("a whole search is no share of one", f"--shard {self.shard}", fix)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +46,11 @@ def winner_of(scores: Scores, supernet: SupernetRun, *, fit_width: float | None 
         fit_width: multiply-accumulates that its network is brought near to by its width; None leaves the width.
 
     Raises:
-        UserError: nothing was scored; networks of the space have one width.
+        UserError: nothing was scored, or nothing has a finite score; networks of the space have one width.
     """
-    if not scores.rows:
-        raise UserError("no architecture was scored", fix="see the notes of the search")
+    if not scores.rows or not math.isfinite(scores.rows[0].score):
+        what = f"none of {len(scores.rows):,} architectures has a finite {scores.judgement.name}"
+        raise UserError(what, str(supernet.folder), "train the supernet anew, with a lower --lr")
     row = scores.rows[0]
     shape = scores.shape if fit_width is None else fitted(scores.space, row.genes, scores.shape, fit_width)
     values = {name: finite(value) for name, value in row.metrics.items()}

@@ -180,7 +180,7 @@ def read_architecture(path: Path) -> Architecture:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("is no JSON", str(path), "give an architecture file") from error
     try:
         return _from_json(content)
@@ -212,7 +212,7 @@ def _from_json(content: object) -> Architecture:
     genes = _genes_of(content, space)
     space.validate(genes)
     form = content.get("form")
-    if form is not None and form not in space.forms:
+    if form is not None and (not isinstance(form, str) or form not in space.forms):
         raise UserError(f"{space.name} has no networks of the form {form!r}", fix=f"there are {', '.join(space.forms)}")
     sizes = {name: _whole(content, name) for name in ("width", "cells", "num_classes", "resolution")}
     found = {name: content[name] for name in ("score", "supernet_sha256") if name in content}

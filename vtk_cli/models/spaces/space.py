@@ -25,6 +25,8 @@ SUPERNET = "supernet"
 """The form of networks whose weights are shared."""
 STAND_ALONE = "stand-alone"
 """The form of networks that are trained by themselves, where a space has only one."""
+LARGEST = MappingProxyType({"classes": 1_000_000, "resolution": 16_384, "width": 1024, "cells": 1000})
+"""What is more is a slip, or a file that means no good: nothing could hold such a network."""
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,8 @@ class Space(ABC):
         ):
             if value < minimum:
                 raise UserError(f"networks of {self.name} need {name} of at least {minimum}", f"{name} {value}")
+            if value > LARGEST[name]:
+                raise UserError(f"networks of {self.name} have {name} of at most {LARGEST[name]}", f"{name} {value}")
 
     def require_supernet(self, shape: Shape) -> None:
         """Refuse a shape that is not of this space's supernet.
