@@ -83,10 +83,8 @@ def test_another_process_makes_the_same_images_of_a_ticket_bit_for_bit(prune: Pr
     generator = open_generator(Path("run"))
     with torch.no_grad():
         images = quantised(generator(latents(16, generator.nz, 1 << 32)))
-    script = (
-        f"from vtk_cli.app import main; main(['prune', 'sample', {str(tmp_path / 'run')!r}, '-n', '16', '--single'])"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=tmp_path)
+    words = ["prune", "sample", str(tmp_path / "run"), "-n", "16", "--single"]
+    subprocess.run([sys.executable, "-m", "vtk_cli", *words], check=True, capture_output=True, cwd=tmp_path)
     for number, image in enumerate(images):
         with Image.open(tmp_path / "samples" / f"{number:05d}.png") as opened:
             assert np.array_equal(np.asarray(opened), image[0].numpy())

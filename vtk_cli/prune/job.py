@@ -120,10 +120,9 @@ def _looked_at(options: RunVerbOptions, lab: Lab, prepared: Prepared, model: nn.
     looks, length = int(watched.looks), prepared.batches.steps_per_epoch
     if looks % max(1, options.eval_every // length) and looks < prepared.plan.epochs:
         return row
-    quiet = Console(quiet=True)
     noise = validation_noise(prepared.arm.seed, prepared.batches.nz, options.samples)
-    real = lab.summary(lab.validation, quiet)
-    found = quality_of(watched, noise, real, lab.embedder, k=options.neighbours, console=quiet)
+    real = lab.summary(lab.validation, Console(quiet=True))
+    found = quality_of(watched, noise, real, lab.embedder, k=options.neighbours, console=None)
     return {**row, "distance": found.frechet, _CLOSENESS: -found.frechet}
 
 

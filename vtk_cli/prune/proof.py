@@ -64,9 +64,9 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
         " (arXiv 2212.08311)",
         setting=(
             f"`{options.gen}` at 16 pixels, {found[_DENSE][0]['weights']:,} signed constants, {options.steps} steps"
-            f" of {options.batch} images, moments of three layers of a small classifier of digits; Adam, {options.lr:g}"
-            f" for scores, {options.weights_lr:g} for weights, the best of four tried for the dense generator on seed 0."
-            f" Measured by another classifier's features: {lab.embedder.distance}, {options.samples:,} samples"
+            f" of {options.batch} images, moments of three layers of a small classifier of digits; Adam,"
+            f" {options.lr:g} for scores, {options.weights_lr:g} for weights, the best of four tried for the dense generator on"
+            f" seed 0. Measured by another classifier's features: {lab.embedder.distance}, {options.samples:,} samples"
             f" against the {len(lab.report)} digits that no search sees; the {len(lab.splits.train):,} others have"
             f" {floor.frechet:.1f}. Seeds {', '.join(map(str, seeds))}."
         ),
@@ -173,7 +173,7 @@ def _not_claimed(found: Mapping[str, Sequence[Result]]) -> list[str]:
     return [
         f"That a tenth of every layer does as well: {by_layer:.1f}, the trained generator {dense:.1f}.",
         f"That it beats a trained one: {tickets:.1f} against {dense:.1f} (and {sparse:.1f} for a random tenth that is"
-        " trained) after few steps; with more, trained weights go on to improve.",
+        " trained, at the dense generator's rate) is after few steps; trained longer, each may go on to improve.",
         "That these are good digits: they are legible and blurry, far from the real ones' score; matched means and"
         " variances do not make every image plausible.",
         "That it is faster: weights left out here and there make the file small, not the generator fast.",

@@ -154,23 +154,32 @@ def settle(prepared: Prepared, lab: Lab, before: str) -> Settled:
     return Settled(rebuild(ticket, given).to(lab.device), ticket, found, (before, after))
 
 
-def measured(generator: Generator, lab: Lab, seed: int, console: Console) -> Quality:
+def measured(generator: Generator, lab: Lab, seed: int, console: Console | None = None) -> Quality:
     """How good a generator's images are, on the images to report on."""
-    real = lab.summary(lab.report, console)
+    real = lab.summary(lab.report, console or Console(quiet=True))
     noise = report_noise(seed, generator.nz, lab.options.samples)
     return quality_of(generator, noise, real, lab.embedder, k=lab.options.neighbours, console=console)
 
 
 def quality_of(
-    generator: nn.Module, noise: Tensor, real: Summary, embedder: Embedder, *, k: int, console: Console
+    generator: nn.Module, noise: Tensor, real: Summary, embedder: Embedder, *, k: int, console: Console | None
 ) -> Quality:
     """The images of some noise against real ones.
+
+    Args:
+        generator: on the embedder's device.
+        noise: (N, nz).
+        real: what they are compared with.
+        embedder: what made `real`.
+        k: of the nearest neighbours.
+        console: shows the progress, and is told of too few images; None for one number among many.
 
     Raises:
         UserError: there are too few images; it says how many are needed.
     """
     images = generated(generator, noise, device=embedder.device)
-    fake = summarised(images, len(noise), embedder, name="generated", console=console)
+    face = console or Console(quiet=True)
+    fake = summarised(images, len(noise), embedder, name="generated", console=face)
     return quality(real, fake, embedder, console, k=k)
 
 
@@ -236,7 +245,7 @@ class Trials:
         before = theta_sha256(prepared)
         fitted = run_search(prepared, self.lab, self.console, folder=place)
         settled = settle(prepared, self.lab, before)
-        found = measured(settled.generator, self.lab, arm.seed, self.console)
+        found = measured(settled.generator, self.lab, arm.seed)
         result = {
             "name": arm.name,
             **asdict(arm),

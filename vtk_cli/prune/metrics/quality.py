@@ -94,7 +94,7 @@ class Quality:
 
 
 def quality(
-    real: Summary, fake: Summary, embedder: Embedder, console: Console, *, k: int = NEIGHBOURS, seed: int = 0
+    real: Summary, fake: Summary, embedder: Embedder, console: Console | None, *, k: int = NEIGHBOURS, seed: int = 0
 ) -> Quality:
     """Compare fake images with real ones.
 
@@ -103,7 +103,7 @@ def quality(
     Args:
         real, fake: both by `embedder`.
         embedder: what made their features.
-        console: told where there are too few images for the number to be compared with others.
+        console: told where there are too few images for the number to be compared with others; None: nobody is.
         k: which neighbour a ball reaches to.
         seed: of the subsets of the kernel distance.
 
@@ -111,7 +111,8 @@ def quality(
         UserError: there are too few images; it says how many are needed.
     """
     check_counts(len(real.features), len(fake.features), embedder.name, k)
-    _warn_of_bias(real, fake, embedder, console)
+    if console is not None:
+        _warn_of_bias(real, fake, embedder, console)
     count = min(len(real.features), len(fake.features))
     return Quality(
         embedder=embedder.name,
