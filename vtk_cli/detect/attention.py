@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.detect.positions import HIDDEN, pad_bottom_right, relative_index
+from vtk_cli.detect.window_attention import attend_in_windows
 
 
 class Windows(NamedTuple):
@@ -70,16 +71,11 @@ class ReconfiguredAttention(nn.Module):
             padded = padded.roll((-windows.shift[0], -windows.shift[1]), (1, 2))
         (h, w), M = windows.size, self.heads
         rows, columns, cells = height // h, width // w, h * w
-        cut = self.qkv(padded).reshape(B, rows, h, columns, w, 3, M, C // M)
-        q, k, v = cut.permute(5, 0, 1, 3, 6, 2, 4, 7)  # (B, rows, columns, M, h, w, C / M)
+        cut = self.qkv(padded).reshape(B, rows, h, columns, w, 3, M, C // M).permute(5, 0, 1, 3, 6, 2, 4, 7)
         bias = self._bias(windows.size)[None]  # (1, heads, cells, cells)
         if mask is not None:
             bias = bias + mask[:, None].to(bias.dtype)  # (n, heads, cells, cells)
-        # Torch's fast kernels take four dimensions: windows join the heads where each has a mask, else the samples.
-        n = rows * columns
-        fold = (B, n * M, cells, C // M) if mask is not None else (B * n, M, cells, C // M)
-        bias = bias.reshape(1, -1, cells, cells).to(q.dtype)
-        seen = F.scaled_dot_product_attention(q.reshape(fold), k.reshape(fold), v.reshape(fold), attn_mask=bias)
+        seen = _seen_in_windows(cut.reshape(3, B, rows * columns, M, cells, C // M), bias)
         maps = seen.reshape(B, rows, columns, M, h, w, C // M).permute(0, 1, 4, 2, 5, 3, 6).reshape(B, height, width, C)
         if mask is not None:
             maps = maps.roll(windows.shift, (1, 2))
@@ -131,3 +127,15 @@ class ReconfiguredAttention(nn.Module):
     def _project(self, seen: Tensor) -> Tensor:
         out: Tensor = self.proj(seen.transpose(1, 2).flatten(2))
         return out
+
+
+def _seen_in_windows(qkv: Tensor, bias: Tensor) -> Tensor:
+    """Attention of (3, B, n, M, cells, C / M) with a bias (1 or n, M, cells, cells): (B, n, M, cells, C / M)."""
+    if bias.requires_grad and qkv.device.type == "cpu" and qkv.dtype == bias.dtype:
+        return attend_in_windows(qkv, bias)
+    _, B, n, M, cells, width = qkv.shape
+    # Torch's fast kernels take four dimensions: windows join the heads where each has a mask, else the samples.
+    fold = (B * n, M, cells, width) if len(bias) == 1 else (B, n * M, cells, width)
+    q, k, v = qkv.reshape(3, *fold)
+    bias = bias.reshape(1, -1, cells, cells).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).reshape(qkv.shape[1:])
