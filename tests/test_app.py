@@ -97,7 +97,7 @@ def test_the_version_is_printed(capsys):
         (["similarity", "a", "b", "--class-map", "m.json"], "digits are labelled; give --data DIR"),
         (["similarity", "a", "b", "--labels", "agree"], "digits are labelled; give --data DIR"),
         (["proof", "similarity", "--readme", "none.md"], "--readme none.md: is no file"),
-        (["proof"], "similarity, train, video-pretrain, all"),
+        (["proof"], "detect, prune, search, segment, similarity, train, video-pretrain, all"),
         (["proof", "similarty"], "did you mean similarity?"),
         (["proof", "similarity", "--seeds", "2-0"], "give 0-2 or 0,3,5"),
         (["bench", "nothing"], "no bench 'nothing'"),

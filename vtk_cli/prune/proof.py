@@ -26,6 +26,7 @@ from vtk_cli.prune.pictures import Shown, draw_rows
 from vtk_cli.prune.preparation import Arm, Lab, open_lab
 from vtk_cli.prune.recipes import RECIPES
 from vtk_cli.prune.trials import Trials, from_png
+from vtk_cli.prune.watching import SHOWN
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
 
@@ -64,16 +65,16 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
         " (arXiv 2212.08311)",
         setting=(
             f"`{options.gen}` at 16 pixels, {found[_DENSE][0]['weights']:,} signed constants, {options.steps} steps"
-            f" of {options.batch} images, moments of three layers of a small classifier of digits; Adam,"
-            f" {options.lr:g} for scores, {options.weights_lr:g} for weights, the best of four tried for the dense generator on"
-            f" seed 0. Measured by another classifier's features: {lab.embedder.distance}, {options.samples:,} samples"
-            f" against the {len(lab.report)} digits that no search sees; the {len(lab.splits.train):,} others have"
-            f" {floor.frechet:.1f}. Seeds {', '.join(map(str, seeds))}."
+            f" of {options.batch} images, moments of three layers of a small classifier of digits. Adam,"
+            f" {options.lr:g} for scores, {options.weights_lr:g} for weights, the best of four tried for the dense"
+            f" generator on seed 0. Measured by another classifier's features: {lab.embedder.distance},"
+            f" {options.samples:,} samples against the {len(lab.report)} digits that no search sees; the"
+            f" {len(lab.splits.train):,} others have {floor.frechet:.1f}. Seeds {', '.join(map(str, seeds))}."
         ),
         tables=[_table(found, seeds), _kept_table(found[_TICKET], seeds)],
         claims=_claims(found),
         not_claimed=_not_claimed(found),
-        pictures=[_draw(found, seeds[0], plots)],
+        pictures=[_draw(found, lab, seeds[0], plots)],
         data={name: [_without_picture(one) for one in each] for name, each in found.items()},
     )
 
@@ -196,8 +197,9 @@ def _without_picture(result: Result) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name != "samples"}
 
 
-def _draw(found: Mapping[str, Sequence[Result]], seed: int, plots: Path) -> Path:
+def _draw(found: Mapping[str, Sequence[Result]], lab: Lab, seed: int, plots: Path) -> Path:
     rows = [Shown(f"{name}: {each[0]['fd']:.1f}", from_png(each[0]["samples"])) for name, each in found.items()]
+    rows.append(Shown("real digits, none of them searched on", next(lab.report.batches(SHOWN))))
     title = f"Digits out of generators of {found[_DENSE][0]['weights']:,} weights"
     subtitle = f"the same noise in every row; Frechet distance; seed {seed}"
     return draw_rows(plots / "samples", rows, title=title, subtitle=subtitle).png
