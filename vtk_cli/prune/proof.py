@@ -33,7 +33,8 @@ from vtk_cli.reports.page import Table
 OF_RANDOM, OF_DENSE, SMALLER = 0.15, 1.5, 25
 _RANDOM, _DENSE, _TICKET = "random mask, 0.1", "trained dense", "ticket, global, 0.1"
 _BY_LAYER, _SPARSE = "ticket, layer, 0.1", "trained, random mask, 0.1"
-_POINTS: tuple[tuple[AlgorithmName, str, Scope], ...] = (
+Point = tuple[AlgorithmName, str, Scope]
+POINTS: tuple[Point, ...] = (
     ("random", "0.1", "global"),
     ("random", "0.3", "global"),
     ("random", "0.5", "global"),
@@ -51,7 +52,7 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     """Search at every point from every seed (finished ones are kept in the cache) and judge the claims."""
     options = options_of(smallest=smallest)
     lab = open_lab(options, device, console)
-    found = _searched(lab, seeds, console)
+    found = searched(lab, seeds, POINTS, console)
     floor = quality(
         lab.summary(lab.report, console),
         lab.summary(lab.floor_pictures(), console),
@@ -72,7 +73,7 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
             f" {len(lab.splits.train):,} others have {floor.frechet:.1f}. Seeds {', '.join(map(str, seeds))}."
         ),
         tables=[_table(found, seeds), _kept_table(found[_TICKET], seeds)],
-        claims=_claims(found),
+        claims=claims_of(found),
         not_claimed=_not_claimed(found),
         pictures=[_draw(found, lab, seeds[0], plots)],
         data={name: [_without_picture(one) for one in each] for name, each in found.items()},
@@ -85,9 +86,9 @@ def options_of(*, smallest: bool) -> TrialOptions:
     return replace(options, steps=4, every=2, batch=8, ngf=8, nz=8, samples=64) if smallest else options
 
 
-def _searched(lab: Lab, seeds: Sequence[int], console: Console) -> dict[str, list[Result]]:
-    """Name -> a result for each seed."""
-    arms = [Arm(algorithm, Fraction(keep), scope, seed) for seed in seeds for algorithm, keep, scope in _POINTS]
+def searched(lab: Lab, seeds: Sequence[int], points: Sequence[Point], console: Console) -> dict[str, list[Result]]:
+    """Name -> a result for each seed; finished ones are not made again."""
+    arms = [Arm(algorithm, Fraction(keep), scope, seed) for seed in seeds for algorithm, keep, scope in points]
     trials = Trials(lab, cache_folder() / "proof-prune", Console(quiet=True))
     with stop_requests() as stop, console.progress("searches", len(arms)) as progress:
         results = trials.results(arms, stop, lambda arm, _: progress.advance(1, arm.name))
@@ -133,7 +134,8 @@ def _kept_table(tickets: Sequence[Result], seeds: Sequence[int]) -> Table:
     return Table(columns, rows, caption="What the ticket with one threshold keeps of each layer, and what it weighs")
 
 
-def _claims(found: Mapping[str, Sequence[Result]]) -> list[Claim]:
+def claims_of(found: Mapping[str, Sequence[Result]]) -> list[Claim]:
+    """What is claimed of a ticket of a tenth; `found` has it, the random tenth and the trained dense generator."""
     tickets = found[_TICKET]
     over_random = _ratios(tickets, found[_RANDOM])
     over_dense = _ratios(tickets, found[_DENSE])
