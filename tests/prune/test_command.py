@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tests.prune.conftest import TINY, Prune, write_noise
 from vtk_cli.prune.generator_source import open_generator
 from vtk_cli.prune.recipes import RECIPES
 from vtk_cli.prune.samples import latents, quantised
-from vtk_cli.prune.ticket_file import read_ticket
+from vtk_cli.prune.ticket_file import read_ticket, write_ticket
 from vtk_cli.prune.weights import WeightRule, initialise_weights, weights_sha256
 
 HEAVY = ("torch", "timm", "torchvision", "matplotlib", "sklearn", "scipy", "numpy")
@@ -122,7 +123,7 @@ def test_verbs_without_a_ticket_take_the_newest_search(prune: Prune) -> None:
 
 def test_evaluate_repeats_the_numbers_of_the_search(prune: Prune, tmp_path: Path) -> None:
     made = prune("run", *TINY, "--seed", 2, "--out", "run", "--json").object
-    options = ("--eval-embedder", "digits-cnn", "--samples", 24, "--neighbours", 5, "--seed", 2)
+    options = ("--samples", 24, "--neighbours", 5, "--seed", 2)
     found = prune("evaluate", "run", *options, "--out", "measured", "--json").object
     assert found == json.loads((tmp_path / "measured" / "evaluation.json").read_text())
     for name in ("FD(digits-cnn)", "precision", "recall", "coverage"):
@@ -251,6 +252,21 @@ def test_a_torn_a_changed_and_a_newer_ticket_are_one_line(prune: Prune, tmp_path
         assert "damaged or cut short" in prune(verb, torn).complaint
         assert "changed.vtkt" in prune(verb, changed).complaint
     assert "no such file" in prune("info", "nowhere.vtkt").complaint
+
+
+def test_a_ticket_of_another_architecture_and_of_other_weights_are_told(prune: Prune, tmp_path: Path) -> None:
+    assert prune("run", *TINY, "--out", "run").code == 0
+    ticket = read_ticket(tmp_path / "run" / "ticket.vtkt")
+    write_ticket(tmp_path / "wider.vtkt", replace(ticket, generator={**ticket.generator, "ngf": 16}))
+    assert (
+        "layers are not those of dcgan-tiny: body.layers.0 is (8, 16, 4, 4)" in prune("apply", "wider.vtkt").complaint
+    )
+    other = replace(ticket, origin=replace(ticket.origin, seed=ticket.origin.seed + 1))
+    write_ticket(tmp_path / "other.vtkt", other)
+    assert "not those that the ticket was written from" in prune("sample", "other.vtkt").complaint
+    said = prune("verify", "other.vtkt", "--json")
+    assert said.code == 1
+    assert not json.loads(said.out)["holds"]
 
 
 def test_a_weight_file_of_nothing_known_is_one_line(prune: Prune, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from vtk_cli.errors import ExitCode
 from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.prune.generators import Generator
-from vtk_cli.prune.metrics.quality import Quality, quality
 from vtk_cli.prune.outcome import conclude
 from vtk_cli.prune.plan import show_plan
 from vtk_cli.prune.preparation import (
@@ -37,7 +36,7 @@ from vtk_cli.prune.preparation import (
     validation_noise,
 )
 from vtk_cli.prune.report import Outcome
-from vtk_cli.prune.trials import Trials, arm_of, measured, quality_of, run_search, settle, theta_sha256
+from vtk_cli.prune.trials import Trials, arm_of, floor_of, measured, quality_of, run_search, settle, theta_sha256
 from vtk_cli.prune.verb_options import Baseline, RunVerbOptions
 from vtk_cli.prune.watching import Strips, WatchedSearch
 
@@ -102,7 +101,7 @@ def _search(options: RunVerbOptions, lab: Lab, prepared: Prepared, run: RunFolde
         arm=arm,
         settled=settled,
         quality=measured(settled.generator, lab, arm.seed, console),
-        floor=_floor(lab, console),
+        floor=floor_of(lab, console),
         baselines=_baselines(options, lab, arm, console),
         history=() if result is None else result.history,
         steps=0 if result is None else result.steps,
@@ -124,13 +123,6 @@ def _looked_at(options: RunVerbOptions, lab: Lab, prepared: Prepared, model: nn.
     real = lab.summary(lab.validation, Console(quiet=True))
     found = quality_of(watched, noise, real, lab.embedder, k=options.neighbours, console=None)
     return {**row, "distance": found.frechet, _CLOSENESS: -found.frechet}
-
-
-def _floor(lab: Lab, console: Console) -> Quality:
-    """Of the train images: what is not to be beaten."""
-    real = lab.summary(lab.report, console)
-    train = lab.summary(lab.floor_pictures(), console)
-    return quality(real, train, lab.embedder, console, k=lab.options.neighbours)
 
 
 def _baselines(options: RunVerbOptions, lab: Lab, arm: Arm, console: Console) -> list[Result]:

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal
 
 from vtk_cli.data.options import DIGITS
 from vtk_cli.errors import UserError
-from vtk_cli.options import RunOptions, SpeechOptions, option
+from vtk_cli.options import RunOptions, option
 from vtk_cli.prune.generators.catalog import GENERATORS, check_generator
 from vtk_cli.prune.keeping import AlgorithmName, ScoreInit, parse_keep
-from vtk_cli.prune.metrics.catalog import EMBEDDERS, Resize
+from vtk_cli.prune.metrics.catalog import DIGITS as DIGITS_CNN
+from vtk_cli.prune.metrics.catalog import EMBEDDERS, INCEPTION, Resize
 from vtk_cli.prune.recipes import RECIPES
 
 MASKED_ALGORITHMS = ("edge-popup", "gem-miner", "random")
@@ -33,12 +34,36 @@ def _complete_recipe(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedderOptions(SpeechOptions):
+class ImageOptions(RunOptions):
+    """The real images."""
+
+    data: str = option(
+        DIGITS,
+        "A folder of images (any depth; CelebA, FFHQ, CIFAR-10 batches, LSUN), or digits.",
+        positional=True,
+        metavar="DATA",
+    )
+    eval_data: str | None = option(
+        None, "Images to measure on [default: those that the data sets apart, or a share].", panel="Data", metavar="DIR"
+    )
+    holdout: float = option(
+        0.2, "The share to hold out where the data sets none apart.", panel="Data", above=0, maximum=0.9
+    )
+
+    @property
+    def data_name(self) -> str:
+        """The data in a few letters, for file names."""
+        return Path(self.data).name or self.data
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedderOptions(ImageOptions):
     """What generated images are measured with."""
 
-    eval_embedder: str = option(
-        "inception",
-        "What embeds the images for the distances: inception (FID; needs --inception), digits-cnn, or a timm name.",
+    eval_embedder: str | None = option(
+        None,
+        "What embeds images for the distances: inception (FID; needs --inception), digits-cnn, or a timm name [default:"
+        " digits-cnn on digits, else inception].",
         panel="Metrics",
         metavar="NAME",
         complete=_complete_embedder,
@@ -63,28 +88,10 @@ class EmbedderOptions(SpeechOptions):
     )
     offline: bool = option(False, "Look for published weights on this machine only.", panel="Metrics")
 
-
-@dataclass(frozen=True, kw_only=True)
-class ImageOptions(RunOptions):
-    """The real images."""
-
-    data: str = option(
-        DIGITS,
-        "A folder of images (any depth; CelebA, FFHQ, CIFAR-10 batches, LSUN), or digits.",
-        positional=True,
-        metavar="DATA",
-    )
-    eval_data: str | None = option(
-        None, "Images to measure on [default: those that the data sets apart, or a share].", panel="Data", metavar="DIR"
-    )
-    holdout: float = option(
-        0.2, "The share to hold out where the data sets none apart.", panel="Data", above=0, maximum=0.9
-    )
-
     @property
-    def data_name(self) -> str:
-        """The data in a few letters, for file names."""
-        return Path(self.data).name or self.data
+    def embedder(self) -> str:
+        """Its name, the default in place of none."""
+        return self.eval_embedder or (DIGITS_CNN if self.data == DIGITS else INCEPTION)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -28,7 +28,7 @@ from vtk_cli.prune.ticket_info import (
     size_rows,
     sizes,
 )
-from vtk_cli.prune.trials import Settled, plain, with_metrics
+from vtk_cli.prune.trials import Settled, plain, with_metrics, without_samples
 from vtk_cli.prune.verb_options import RunVerbOptions
 from vtk_cli.prune.watching import Strips
 
@@ -118,7 +118,7 @@ def _summary(
         "theta_sha256": dict(zip(("before", "after"), settled.theta, strict=True)),
         "quality": plain(outcome.quality.to_json()),
         "floor": plain(outcome.floor.to_json()),
-        "baselines": [_without_pictures(result) for result in outcome.baselines],
+        "baselines": [without_samples(result) for result in outcome.baselines],
         "bytes": None if ticket is None else dict(vars(sizes(ticket, size))),
         "exports": [one.summary() for one in exports],
         "warnings": list(warnings),
@@ -133,7 +133,3 @@ def _summary(
         "ticket": None if ticket is None else str(run.path / TICKET),
     }
     return found
-
-
-def _without_pictures(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if name != "samples"}

@@ -48,7 +48,7 @@ def show_plan(options: TrialOptions, console: Console) -> None:
         "averaging": f"{options.averaging}, {options.rate:g}",
         "steps": 0 if options.algo == "random" else count * length,
         "batch": options.batch,
-        "measured_with": f"{options.eval_embedder}, {options.samples:,} samples",
+        "measured_with": f"{options.embedder}, {options.samples:,} samples",
     }
     rows = [
         (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else value) for name, value in summary.items()

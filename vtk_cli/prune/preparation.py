@@ -219,7 +219,7 @@ def open_measure(options: EmbedderOptions, side: int, device: torch.device, cons
         UserError, NoWeights: see `open_embedder`.
     """
     return open_embedder(
-        options.eval_embedder,
+        options.embedder,
         image_side=side,
         inception=options.inception,
         resize=options.resize,

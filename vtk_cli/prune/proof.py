@@ -11,7 +11,6 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import torch
 
@@ -20,12 +19,11 @@ from vtk_cli.engine.results import Result
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.files import cache_folder
 from vtk_cli.prune.keeping import AlgorithmName, Scope
-from vtk_cli.prune.metrics.quality import quality
 from vtk_cli.prune.options import TrialOptions
 from vtk_cli.prune.pictures import Shown, draw_rows
 from vtk_cli.prune.preparation import Arm, Lab, open_lab
 from vtk_cli.prune.recipes import RECIPES
-from vtk_cli.prune.trials import Trials, from_png
+from vtk_cli.prune.trials import Trials, floor_of, from_png, kernel_of, without_samples
 from vtk_cli.prune.watching import SHOWN
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
@@ -53,13 +51,7 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     options = options_of(smallest=smallest)
     lab = open_lab(options, device, console)
     found = searched(lab, seeds, POINTS, console)
-    floor = quality(
-        lab.summary(lab.report, console),
-        lab.summary(lab.floor_pictures(), console),
-        lab.embedder,
-        console,
-        k=options.neighbours,
-    )
+    floor = floor_of(lab, console)
     return Proof(
         name="prune",
         title="A tenth of a random generator's weights, none of them trained, does what the trained generator does"
@@ -76,7 +68,7 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
         claims=claims_of(found),
         not_claimed=_not_claimed(found),
         pictures=[_draw(found, lab, seeds[0], plots)],
-        data={name: [_without_picture(one) for one in each] for name, each in found.items()},
+        data={name: [without_samples(one) for one in each] for name, each in found.items()},
     )
 
 
@@ -109,7 +101,7 @@ def _table(found: Mapping[str, Sequence[Result]], seeds: Sequence[int]) -> Table
                 name,
                 *(f"{value:.1f}" for value in distances),
                 f"{mean(distances):.1f}{spread}",
-                f"{mean(_kernel(one) for one in qualities):.1f}",
+                f"{mean(kernel_of(one) for one in qualities):.1f}",
                 f"{mean(one['precision'] for one in qualities):.2f}",
                 f"{mean(one['recall'] for one in qualities):.2f}",
             )
@@ -189,14 +181,6 @@ def _ratios(ours: Sequence[Result], theirs: Sequence[Result]) -> list[float]:
 
 def _mean(results: Sequence[Result]) -> float:
     return mean(float(one["fd"]) for one in results)
-
-
-def _kernel(found: Mapping[str, Any]) -> float:
-    return float(next(value["mean"] for name, value in found.items() if name.startswith("KD(")))
-
-
-def _without_picture(result: Result) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if name != "samples"}
 
 
 def _draw(found: Mapping[str, Sequence[Result]], lab: Lab, seed: int, plots: Path) -> Path:

@@ -22,7 +22,7 @@ from vtk_cli.prune.pictures import Shown, draw_rows
 from vtk_cli.prune.preparation import Arm, Lab, picture_noise
 from vtk_cli.prune.samples import generated, write_sample_grid
 from vtk_cli.prune.ticket_info import LAYER_COLUMNS, NO_SPEED_UP, SIZE_COLUMNS, layer_rows, size_rows, sizes
-from vtk_cli.prune.trials import Settled, from_png, shown
+from vtk_cli.prune.trials import Settled, from_png, kernel_of, shown
 from vtk_cli.reports import page
 from vtk_cli.reports.training import Panel, draw_training
 
@@ -150,16 +150,15 @@ def write_report(report: Report, run: RunFolder) -> Path:
 def comparison_rows(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """(columns, rows): the search, its baselines, and the floor."""
     counts = outcome.settled.counts
-    rows = [_row(outcome.arm.name, counts.kept_fraction, outcome.quality.to_json())]
-    rows += [_row(one["name"], one["kept"] / one["weights"], one["quality"]) for one in outcome.baselines]
-    return _COLUMNS, [*rows, _row("train images (the floor)", None, outcome.floor.to_json())]
+    found, floor = outcome.quality, outcome.floor
+    rows = [_row(outcome.arm.name, counts.kept_fraction, found.frechet, found.to_json())]
+    rows += [_row(one["name"], one["kept"] / one["weights"], one["fd"], one["quality"]) for one in outcome.baselines]
+    return _COLUMNS, [*rows, _row("train images (the floor)", None, floor.frechet, floor.to_json())]
 
 
-def _row(name: str, kept: float | None, quality: Mapping[str, Any]) -> tuple[str, ...]:
-    distance = next(value for key, value in quality.items() if key.startswith(("FD(", "FID")))
-    kernel = next(value["mean"] for key, value in quality.items() if key.startswith(("KD(", "KID")))
+def _row(name: str, kept: float | None, distance: float, quality: Mapping[str, Any]) -> tuple[str, ...]:
     shares = (f"{quality[key]:.3f}" for key in ("precision", "recall", "density", "coverage"))
-    return (name, "" if kept is None else f"{100 * kept:.2f}", f"{distance:.4g}", f"{kernel:.4g}", *shares)
+    return (name, "" if kept is None else f"{100 * kept:.2f}", f"{distance:.4g}", f"{kernel_of(quality):.4g}", *shares)
 
 
 def _samples(report: Report, run: RunFolder) -> list[page.Image]:

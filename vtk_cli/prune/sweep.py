@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from statistics import mean, stdev
@@ -24,12 +24,12 @@ from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode
 from vtk_cli.files import write_text
-from vtk_cli.prune.metrics.quality import WEAKNESS, quality
+from vtk_cli.prune.metrics.quality import WEAKNESS
 from vtk_cli.prune.pictures import Curve, Shown, draw_rows, draw_sweep
 from vtk_cli.prune.preparation import Arm, Lab, open_lab
 from vtk_cli.prune.report import BASELINE_NOTE
 from vtk_cli.prune.ticket_info import NO_SPEED_UP
-from vtk_cli.prune.trials import KEPT, PLACE, Trials, from_png
+from vtk_cli.prune.trials import KEPT, PLACE, Trials, floor_of, from_png, kernel_of, without_samples
 from vtk_cli.prune.verb_options import SCOPES, SweepOptions
 from vtk_cli.reports import page
 
@@ -101,13 +101,7 @@ def _work(trials: Trials, arms: Sequence[Arm], console: Console) -> list[Result]
 
 def _conclude(options: SweepOptions, lab: Lab, results: Sequence[Result], run: RunFolder, console: Console) -> None:
     distance = lab.embedder.distance
-    floor = quality(
-        lab.summary(lab.report, console),
-        lab.summary(lab.floor_pictures(), console),
-        lab.embedder,
-        console,
-        k=options.neighbours,
-    ).frechet
+    floor = floor_of(lab, console).frechet
     points = _points(results)
     rows = [_row(point) for point in points]
     write_text(run.path / TABLE, _as_csv(results))
@@ -146,7 +140,7 @@ def _conclude(options: SweepOptions, lab: Lab, results: Sequence[Result], run: R
     summary: dict[str, Any] = {
         "distance": distance,
         "floor": floor,
-        "searches": [{name: value for name, value in one.items() if name != "samples"} for one in results],
+        "searches": [without_samples(one) for one in results],
         "picture": str(picture.png),
         "table": str(run.path / TABLE),
         "report": str(run.path / PAGE),
@@ -181,13 +175,9 @@ def _mean(point: Sequence[Result]) -> float:
     return float(mean(one["fd"] for one in point))
 
 
-def _kernel(quality: Mapping[str, Any]) -> float:
-    return float(next(value["mean"] for name, value in quality.items() if name.startswith(("KD(", "KID"))))
-
-
 def _row(point: Sequence[Result]) -> tuple[str, ...]:
     qualities = [one["quality"] for one in point]
-    kernel = mean(_kernel(each) for each in qualities)
+    kernel = mean(kernel_of(each) for each in qualities)
     distances = [one["fd"] for one in point]
     return (
         point[0]["name"],

@@ -292,6 +292,22 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def floor_of(lab: Lab, console: Console) -> Quality:
+    """The train images, as if they were generated: what is not to be beaten."""
+    real = lab.summary(lab.report, console)
+    return quality(real, lab.summary(lab.floor_pictures(), console), lab.embedder, console, k=lab.options.neighbours)
+
+
+def kernel_of(quality: Mapping[str, Any]) -> float:
+    """The kernel distance in the JSON of a `Quality`, whatever it is called."""
+    return float(next(value["mean"] for name, value in quality.items() if name.startswith(("KD(", "KID"))))
+
+
+def without_samples(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without its picture, for summaries."""
+    return {name: value for name, value in result.items() if name != "samples"}
+
+
 def as_png(images: Tensor) -> str:
     """uint8 images (N, C, R, R), side by side, as a PNG in base64."""
     count, channels, side, _ = images.shape

@@ -161,7 +161,7 @@ def evaluate_model(options: EvaluateOptions, console: Console) -> ExitCode:
         holdout=options.holdout,
         console=console,
     )
-    check_counts(len(splits.held_out), options.samples, options.eval_embedder, options.neighbours)
+    check_counts(len(splits.held_out), options.samples, options.embedder, options.neighbours)
     if options.dry_run:
         console.text(f"{options.samples:,} samples against {len(splits.held_out):,} images: {splits.held_out.name}")
         console.emit({"samples": options.samples, "images": len(splits.held_out), "config": options.as_config()})

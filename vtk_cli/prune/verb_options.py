@@ -12,7 +12,7 @@ from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import SpeechOptions, option
 from vtk_cli.prune.keeping import Scope, parse_keep
-from vtk_cli.prune.options import MASKED_ALGORITHMS, EmbedderOptions, ImageOptions, TrialOptions, check_selection
+from vtk_cli.prune.options import MASKED_ALGORITHMS, EmbedderOptions, TrialOptions, check_selection
 
 
 class Baseline(StrEnum):
@@ -221,7 +221,7 @@ class ExportVerbOptions(_GeneratorVerbOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(EmbedderOptions, ImageOptions):
+class EvaluateOptions(EmbedderOptions):
     """`vtk prune evaluate`."""
 
     model: Path | None = option(None, _GENERATOR_HELP, positional=True, metavar="MODEL")
