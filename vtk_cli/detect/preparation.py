@@ -12,6 +12,7 @@ from vtk_cli.data.detection.opening import located, splits_of
 from vtk_cli.data.detection.records import require_objects
 from vtk_cli.detect.checkpoint import Detector
 from vtk_cli.detect.configurations import Classes, DetectorConfig
+from vtk_cli.detect.freed_memory import keep_freed_memory
 from vtk_cli.detect.inference import EvaluationBatches
 from vtk_cli.detect.objective import Objective
 from vtk_cli.detect.optimisation import CosineRate, build_optimizer, parameter_groups
@@ -131,6 +132,8 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
     start = starting_detector(options, data.train, data.classes, console)
     network = start.network
     network.to(world.device)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     preprocessing = Preprocessing(options.resize, options.size)
     batches, epochs = _batches(options, data.train, preprocessing, network.config, world)
     updates = -(-batches.steps_per_epoch // options.accumulate) * epochs
