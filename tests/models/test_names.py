@@ -213,3 +213,24 @@ def test_labels_of_several_networks_are_distinct(tmp_path: Path) -> None:
     assert labels[3] == "vit_b #2"
     assert labels[1] == names[1].spec
     assert labels[4] == "resnet50"
+
+
+SEARCHED = "searched:darts/3.6.0.4.4.0.6.6.0.0.0.0.4.3.5.2.0.6.4.0.3.0.6.0.0.5.0.7/form=imagenet/width=4/cells=5"
+
+
+def test_the_word_for_a_searched_network_may_say_its_sizes() -> None:
+    assert (parse_network(SEARCHED).kind, parse_network(SEARCHED).name) == ("searched", SEARCHED)
+
+
+@pytest.mark.parametrize("name", [SEARCHED, "searched:digits-mini/2.0.3", "searched:genas-flatness-cifar10"])
+def test_a_searched_network_takes_a_weight_file_as_every_other(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a=b.pth"
+    path.touch()
+    found = parse_network(f"{name}={path}")
+    assert (found.kind, found.name, found.path) == ("file", parse_network(name).name, path)
+
+
+@pytest.mark.parametrize("name", ["searched:", "searched:=", "searched:darts/=x.pth", f"{SEARCHED}/color=red"])
+def test_a_word_that_names_no_searched_network_is_refused(name: str) -> None:
+    with pytest.raises(UserError):
+        parse_network(name)

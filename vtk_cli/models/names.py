@@ -15,6 +15,7 @@ genas-flatness-cifar10       a published architecture of a search space
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ Kind = Literal["timm", "hub", "torchvision", "file", "factory", "searched"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 """Files read as weights: safetensors, and what `torch.save` writes."""
+_SEARCHED = re.compile(rf"{NAMED}[^=]*?(/[a-z]+=[a-z0-9-]+)*(?==|$)")
 _BARE_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 PAPER_LIST = "@paper69"
@@ -184,10 +186,16 @@ def parse_network(spec: str) -> NetworkName:
     path = Path(spec).expanduser()
     if path.name.endswith(_BARE_SUFFIXES) and (path.is_file() or "=" not in spec):
         return _file_alone(spec, path)
-    architecture, equals, file = spec.partition("=")
+    searched = _SEARCHED.match(spec)  # its sizes have signs of equality of their own
+    architecture, equals, file = spec.partition("=") if searched is None else _parted(spec, searched.end())
     if equals:
         return _with_file(spec, parse_architecture(architecture.strip()), Path(file.strip()).expanduser())
     return parse_architecture(spec)
+
+
+def _parted(spec: str, end: int) -> tuple[str, str, str]:
+    """`NAME`, `=`, `FILE` of a name that is `end` long; all of it is the name where no file follows."""
+    return (spec[:end], "=", spec[end + 1 :]) if spec[end : end + 1] == "=" else (spec, "", "")
 
 
 def parse_networks(specs: Iterable[str]) -> list[NetworkName]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +108,9 @@ def budget_of(options: LimitOptions, space: Space, supernet: Shape, device: torc
     form = options.form or space.alone
     if form == SUPERNET:
         raise UserError("is no network that is trained by itself", f"--form {form}", "name another form")
-    same_images = space.forms[form].resolution == space.forms[SUPERNET].resolution
-    shape = space.shape(form, supernet.classes, resolution=supernet.resolution if same_images else None)
+    shape = space.shape(form, supernet.classes)
+    if shape.resolution == space.forms[SUPERNET].resolution:  # it is for the same images
+        shape = replace(shape, resolution=supernet.resolution)
     return Budget(options, space, shape, Latency(space, shape, device, store))
 
 

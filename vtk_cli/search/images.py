@@ -43,6 +43,8 @@ from vtk_cli.search.treatments import Pixels, crop_for, is_cropped, on_batches, 
 RESIDENT_BYTES = 2 * 2**30
 """Images that take no more than this are kept in memory."""
 _SUBSET = 0x737562
+_LARGEST_DIGITS = 256
+"""All of them are kept in memory."""
 _CALIBRATION_EPOCH = 0
 
 Part = Literal["train", "valid", "whole"]
@@ -289,6 +291,8 @@ def _opened(options: ImageOptions, console: Console) -> Splits:
 
 def _digits_of(size: int) -> Splits:
     """The embedded digits, drawn at another size from their 8x8 source and not from 32x32."""
+    if size > _LARGEST_DIGITS:
+        raise UserError(f"the digits are drawn with at most {_LARGEST_DIGITS} pixels a side", f"--size {size}")
     return Splits(_digits_split("train", size), _digits_split("val", size))
 
 

@@ -34,7 +34,7 @@ from vtk_cli.search.supernet_file import SupernetRun, open_supernet
 from vtk_cli.search.supernet_stage import prepare, train_supernet
 from vtk_cli.search.taking_over import take_over
 from vtk_cli.search.verb_options import EvolveOptions, ImportOptions, SearchOptions
-from vtk_cli.search.winner import Winner, retraining_of, winner_of
+from vtk_cli.search.winner import Winner, check_retraining, retraining_of, winner_of
 
 RETRAINED = "retrained"
 """The folder of the winner's training, in that of the run."""
@@ -56,6 +56,7 @@ def search(options: SearchOptions, console: Console) -> ExitCode:
         face = console if world.is_main else Console(quiet=True)
         prepared = prepare(options, face)
         _check_devices(options, world)
+        check_retraining(options, prepared.space)
         budget = budget_of(options, prepared.space, prepared.shape, world.device, result_store(options.store))
         budget.check(options.seed)
         if options.dry_run:

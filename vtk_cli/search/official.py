@@ -210,7 +210,12 @@ def _shape(checkpoint: Checkpoint, space: Space, form: str, resolution: int | No
     elif space.forms[form].width:
         sizes = {"width": _rows(checkpoint, _first_convolution(checkpoint), space, form)}
     head = "classifier.weight" if "classifier.weight" in checkpoint.state else _last_of_head(checkpoint)
-    return space.shape(form, _rows(checkpoint, head, space, form), resolution=resolution, **sizes)
+    classes = _rows(checkpoint, head, space, form)
+    try:
+        return space.shape(form, classes, resolution=resolution, **sizes)
+    except UserError as error:
+        what = f"is no {form} network of {space.name}: it has {error.where}; {error.what}"
+        raise UserError(what, str(checkpoint.path), "check the space and the file") from error
 
 
 def _rows(checkpoint: Checkpoint, name: str, space: Space, form: str) -> int:

@@ -72,7 +72,8 @@ def show_architecture(options: ShowOptions, console: Console) -> ExitCode:
     ]
     if name:
         released = RELEASED[name][1]
-        rows.append(("published", f"{released.source}: {released.top1} % top-1 on ImageNet"))
+        width = f" of width {released.width}" if released.width else ""
+        rows.append(("published", f"{released.source}: {released.top1} % top-1 on ImageNet, as {released.form}{width}"))
     console.table(name or "Architecture", ("", ""), rows)
     console.text(f"Look at {picture.png}")
     summary = {**architecture.as_json(shape), "official_flops": official, "png": str(picture.png)}
@@ -97,10 +98,9 @@ def show_spaces(options: SpacesOptions, console: Console) -> ExitCode:  # noqa: 
         }
     console.table("Search spaces", ("space", "what", "architectures", "multiply-accumulates"), rows)
     published = [
-        (name, space.name, in_millions(_released_macs(name)), f"{one.top1} %", one.source)
-        for name, (space, one) in RELEASED.items()
+        (name, in_millions(_released_macs(name)), f"{one.top1} %", one.source) for name, (_, one) in RELEASED.items()
     ]
-    columns = ("published", "space", "multiply-accumulates", "top-1", "source")
+    columns = ("published", "MACs", "top-1", "source")
     console.table("Published architectures (accuracies as their authors report)", columns, published)
     console.emit({"spaces": data})
     return ExitCode.DONE
@@ -108,7 +108,7 @@ def show_spaces(options: SpacesOptions, console: Console) -> ExitCode:  # noqa: 
 
 def _released_macs(name: str) -> int:
     architecture = parse_architecture(name)
-    return architecture.space.cost(architecture.genes, architecture.shape(classes=1000)).macs
+    return architecture.space.cost(architecture.genes, architecture.shape()).macs
 
 
 def _network(shape: Shape) -> str:

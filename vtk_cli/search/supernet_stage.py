@@ -16,6 +16,7 @@ from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.optimisation import LearningRates, build_schedule
 from vtk_cli.engine.seeds import seed_everything
+from vtk_cli.errors import UserError
 from vtk_cli.files import make_folder, write_json
 from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.models.spaces.space import SUPERNET, Shape, Space
@@ -28,6 +29,7 @@ from vtk_cli.search.supernet_training import PathObjective, sgd
 
 METRICS = "metrics.jsonl"
 _LABELS = 0x6C6162
+_FEWEST = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +51,17 @@ def prepare(options: SupernetOptions, console: Console) -> Prepared:
     """Open the images and settle the shape of the supernet.
 
     Raises:
-        UserError: images, halves or shape are not what they must be.
+        UserError: images, halves, shape or sampler are not what they must be.
     """
     space = space_named(options.space_name)
     side = options.size or space.forms[SUPERNET].resolution
+    space.shape(SUPERNET, 2, resolution=side, width=options.width, cells=options.cells)  # before images of that size
     images = open_search_images(options, size=side, channels=space.input_channels, console=console)
+    if len(images.halves.train) < _FEWEST:
+        what = f"{len(images.halves.train)} image to train on is too few to calibrate batch normalisation"
+        raise UserError(what, options.data, "give more images, or another --split-file")
     shape = space.shape(SUPERNET, images.classes, resolution=side, width=options.width, cells=options.cells)
+    path_sampler(options, space, shape)
     return Prepared(space, shape, images)
 
 

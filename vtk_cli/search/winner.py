@@ -71,15 +71,25 @@ def winner_of(scores: Scores, supernet: SupernetRun, *, fit_width: float | None 
     return Winner(architecture, shape, row)
 
 
+def check_retraining(options: SearchOptions, space: Space) -> None:
+    """Refuse, before anything is trained, what the network of the best architecture could not be.
+
+    Raises:
+        UserError: there is no such recipe; networks of the space have one width.
+    """
+    if options.retrain:
+        _recipe(options, space.name, options.form or space.alone)
+    if options.fit_width is not None:
+        _require_widths(space)
+
+
 def fitted(space: Space, genes: Genes, shape: Shape, macs: float) -> Shape:
     """The shape with the width whose multiply-accumulates come nearest to `macs`.
 
     Raises:
         UserError: networks of the space have one width.
     """
-    if not isinstance(space, DartsSpace):
-        raise UserError(f"networks of {space.name} have one width", "--fit-width", "leave it out; darts has many")
-    return space.fit_width(genes, macs, shape)
+    return _require_widths(space).fit_width(genes, macs, shape)
 
 
 def retraining_of(options: SearchOptions, winner: Winner) -> RetrainOptions:
@@ -88,9 +98,7 @@ def retraining_of(options: SearchOptions, winner: Winner) -> RetrainOptions:
     Raises:
         UserError: there is no such recipe.
     """
-    recipe = options.retrain_recipe or retrain_recipe_of(winner.shape.space, winner.shape.form)
-    if recipe not in RETRAIN_RECIPES:
-        raise UserError(f"no such recipe {recipe!r}", "--retrain-recipe", f"there are {', '.join(RETRAIN_RECIPES)}")
+    recipe = _recipe(options, winner.shape.space, winner.shape.form)
     values: dict[str, Any] = {**RETRAIN_RECIPES[recipe], "recipe": recipe}
     known = option_fields(ImageOptions)
     values |= {name: getattr(options, name) for name in _OF_DATA if name in known}
@@ -98,3 +106,16 @@ def retraining_of(options: SearchOptions, winner: Winner) -> RetrainOptions:
     if options.retrain_epochs is not None:
         values["epochs"] = options.retrain_epochs
     return RetrainOptions(**values)
+
+
+def _recipe(options: SearchOptions, space: str, form: str) -> str:
+    recipe = options.retrain_recipe or retrain_recipe_of(space, form)
+    if recipe not in RETRAIN_RECIPES:
+        raise UserError(f"no such recipe {recipe!r}", "--retrain-recipe", f"there are {', '.join(RETRAIN_RECIPES)}")
+    return recipe
+
+
+def _require_widths(space: Space) -> DartsSpace:
+    if not isinstance(space, DartsSpace):
+        raise UserError(f"networks of {space.name} have one width", "--fit-width", "leave it out; darts has many")
+    return space

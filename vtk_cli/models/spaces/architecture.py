@@ -29,6 +29,8 @@ NAMED = "searched:"
 _SIZES = ("form", "width", "cells", "resolution")
 CLASSES = 10
 """Of a network whose number of classes nobody said."""
+_IMAGENET = 1000
+"""Classes of the published networks."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def parse_architecture(text: str, space: str | None = None) -> Architecture:
     name = text.lower().replace("_", "-")
     if name in RELEASED:
         home, released = RELEASED[name]
-        return _checked(Architecture(home, released.genes, released.form, released.width), space)
+        published = Architecture(home, released.genes, released.form, released.width, classes=_IMAGENET)
+        return _checked(published, space)
     if text.startswith("|"):
         return _checked(_in_space("nasbench201", text), space)
     if space is None:
