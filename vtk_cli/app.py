@@ -39,6 +39,10 @@ SUBCOMMANDS = {
     ),
     "prune": ("vtk_cli.prune.command", "Find small image generators inside random ones: strong lottery tickets."),
     "search": ("vtk_cli.search.command", "Search architectures by the flatness of the loss surface: GeNAS."),
+    "adapt": (
+        "vtk_cli.adapt.command",
+        "Move a classifier to another domain with few labels, asked for where they help: active adaptation.",
+    ),
     "similarity": (
         "vtk_cli.similarity.command",
         "How alike networks are, by attack transferability (SAT).",

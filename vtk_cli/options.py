@@ -178,8 +178,11 @@ def option_fields(options: type[Options]) -> dict[str, OptionInfo]:
 
 
 def flag_name(field: str) -> str:
-    """`step_size` -> `step-size`: the flag without its dashes, and the key in a config file."""
-    return field.replace("_", "-")
+    """`step_size` -> `step-size`: the flag without its dashes, and the key in a config file.
+
+    `recipes_` is `recipes`: a field ends so whose name is taken.
+    """
+    return field.rstrip("_").replace("_", "-")
 
 
 def new_app(help: str | None = None) -> typer.Typer:  # noqa: A002 - the name typer and click use
@@ -240,15 +243,15 @@ def read_config(path: Path, options: type[Options], command: str) -> dict[str, A
     written_for = table.pop("command", command)
     if written_for != command:
         raise UserError(f"is the config of `vtk {written_for}`", f"--config {path}", f"this is `vtk {command}`")
-    readable = {name for name, info in option_fields(options).items() if info.recorded}
+    readable = {flag_name(name): name for name, info in option_fields(options).items() if info.recorded}
     values = {}
     for key, value in table.items():
-        field = key.replace("-", "_")
-        if field not in readable:
+        field = readable.get(flag_name(key))
+        if field is None:
             raise UserError(
                 f"`vtk {command}` has no option {key!r}",
                 f"{path}:{_line_of(key, text)}",
-                nearest(flag_name(key), map(flag_name, readable)) or f"see vtk {command} --help",
+                nearest(flag_name(key), readable) or f"see vtk {command} --help",
             )
         if isinstance(_field(options, field).default, tuple) and not isinstance(value, list):
             raise UserError("is no list", f"{path}:{_line_of(key, text)}, {key}", f'write {key} = ["..."]')
