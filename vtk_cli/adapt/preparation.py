@@ -16,11 +16,10 @@ from vtk_cli.adapt.learner import Learner, build_learner
 from vtk_cli.adapt.method import Method
 from vtk_cli.adapt.network_file import open_network
 from vtk_cli.adapt.networks import DomainNetwork, build_network
-from vtk_cli.adapt.options import AdaptOptions
+from vtk_cli.adapt.options import EMBEDDED, AdaptOptions
 from vtk_cli.adapt.pool import Pool
 from vtk_cli.adapt.published_checkpoints import load_published, read_published
 from vtk_cli.console import Console
-from vtk_cli.data.classification_named import ArrayReader
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.engine.devices import resolve_device, resolve_precision
 from vtk_cli.engine.seeds import preserved_rng, sample_seed, seed_everything
@@ -104,7 +103,7 @@ def read_domains(
         ignore_target_labels=options.ignore_target_labels,
     )
     left_out = find_unreadable(domains, console) if unreadable is None else unreadable
-    return domains.without(left_out), left_out
+    return (domains.without(left_out) if left_out else domains), left_out
 
 
 def open_lab(
@@ -185,8 +184,9 @@ def source_fingerprint(domains: Domains) -> str:
     source = domains.source
     found.update("\n".join((*source.class_names, *source.names)).encode("utf-8", "surrogateescape"))
     found.update(source.targets.numpy().tobytes())
-    if isinstance(source.read, ArrayReader):
-        found.update(source.read.images.tobytes())
+    if _in_memory(source):
+        for row in range(len(source)):
+            found.update(source.read(row).tobytes())
     else:
         sizes = (str((Path(source.name) / name).stat().st_size) for name in source.names)
         found.update(",".join(sizes).encode())
@@ -214,7 +214,11 @@ def domain_images(one: ImageSource | Pool, lab: Lab, pixels: PixelConfig) -> Dom
 
 
 def _images(one: ImageSource | Pool, pixels: PixelConfig, workers: int, device: torch.device) -> DomainImages:
-    in_memory = isinstance(one.read, ArrayReader)
-    if in_memory and len(one) and one.read(0).size == (pixels.input_size, pixels.input_size):
+    if _in_memory(one) and len(one) and one.read(0).size == (pixels.input_size, pixels.input_size):
         return MemoryImages(torch.stack([pil_to_tensor(one.read(row)) for row in range(len(one))]))
     return ReadImages(len(one), one.read, pixels, workers, pin_memory=device.type == "cuda" and workers > 0)
+
+
+def _in_memory(one: ImageSource | Pool) -> bool:
+    """Whether the images are embedded ones: those of files are named by their folder."""
+    return one.root is None if isinstance(one, Pool) else one.name.partition(" ")[0] in EMBEDDED
