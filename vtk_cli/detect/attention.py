@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtk_cli.detect.linear import Linear, linear_in_training
 from vtk_cli.detect.positions import HIDDEN, pad_bottom_right, relative_index
 from vtk_cli.detect.window_attention import attend_in_windows
 
@@ -46,8 +47,8 @@ class ReconfiguredAttention(nn.Module):
         self.heads = heads
         self.window = window
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
-        self.qkv = nn.Linear(dim, dim * 3)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, dim * 3)
+        self.proj = Linear(dim, dim)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def patches(self, patches: Tensor, windows: Windows, *, shifted: bool) -> Tensor:
@@ -107,7 +108,8 @@ class ReconfiguredAttention(nn.Module):
         """
         C = tokens.shape[-1]
         q, k, v = self._split(self.qkv(tokens), 3)
-        patch_k, patch_v = self._split(F.linear(patches, self.qkv.weight[C:], self.qkv.bias[C:]), 2)
+        linear = linear_in_training if self.training else F.linear
+        patch_k, patch_v = self._split(linear(patches, self.qkv.weight[C:], self.qkv.bias[C:]), 2)
         mask = F.pad(padding.to(q.dtype) * HIDDEN, (0, tokens.shape[1]))[:, None, None]
         # Torch's fast kernels take no stride of 0 along the queries, and this mask is small.
         mask = mask.expand(-1, -1, tokens.shape[1], -1)

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vtk_cli.detect.attention import ReconfiguredAttention, Windows
 from vtk_cli.detect.configurations import BackboneConfig
+from vtk_cli.detect.linear import Linear
 from vtk_cli.detect.positions import pad_bottom_right, resize_mask, shift_mask, sine_positions
 
 PATCH = 4
@@ -73,7 +74,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int, out: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, out, bias=False)
+        self.reduction = Linear(4 * dim, out, bias=False)
 
     def patches(self, patches: Tensor) -> Tensor:
         """(B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), out); neighbours in the order (0,0), (1,0), (0,1), (1,1)."""
@@ -94,8 +95,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., C) to (..., C)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtk_cli.detect.linear import Linear
 from vtk_cli.detect.positions import resize_mask
 from vtk_kernels import deformable_attention
 
@@ -63,7 +64,7 @@ class DeformableAttention(nn.Module):
         self.heads, self.levels, self.points = heads, levels, points
         self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
         self.attention_weights = nn.Linear(dim, heads * levels * points)
-        self.value_proj = nn.Linear(dim, dim)
+        self.value_proj = Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
         self.initialise()
 
@@ -95,7 +96,10 @@ class DeformableAttention(nn.Module):
             (B, Q, D).
         """
         B, Q, _ = queries.shape
-        values = self.value_proj(memory.cells).masked_fill(memory.padding[..., None], 0)
+        values = self.value_proj(memory.cells)
+        # Most batches have no padding. A GPU would have to be waited for, and what is exported may not depend on it.
+        if not self.training or memory.padding.device.type != "cpu" or bool(memory.padding.any()):
+            values = values.masked_fill(memory.padding[..., None], 0)
         offsets = self.sampling_offsets(queries).view(B, Q, self.heads, self.levels, self.points, 2)
         logits = self.attention_weights(queries).view(B, Q, self.heads, self.levels * self.points)
         ratios = memory.valid_ratios.repeat(1, 1, references.shape[-1] // 2)
@@ -119,8 +123,8 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.self_attn = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
         self.norm2 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, ffn)
-        self.linear2 = nn.Linear(ffn, dim)
+        self.linear1 = Linear(dim, ffn)
+        self.linear2 = Linear(ffn, dim)
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         for parameter in (*self.self_attn.parameters(), self.linear1.weight, self.linear2.weight):
