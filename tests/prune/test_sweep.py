@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.prune.conftest import TINY, Prune
 from vtk_cli.prune.options import TrialOptions
@@ -52,6 +53,7 @@ def test_a_sweep_draws_every_point_and_makes_none_twice(prune: Prune, tmp_path: 
     assert again == found
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_sweep(prune: Prune) -> None:
     found = prune("sweep", *SMALL, "--seeds", 1, "--devices", "cpu,cpu", "--out", "run", "--json").object
     assert len(found["searches"]) == 6
