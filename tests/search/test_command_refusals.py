@@ -175,3 +175,20 @@ def test_devices_are_for_one_process(vtk: Vtk, trained: Path) -> None:
         in vtk("evolve", "--supernet", trained, *EVOLUTION, "--shard", "queue", "--devices", "cpu,cpu").complaint
     )
     assert "'tpu' is no device" in vtk("score", "2 0 3", "--supernet", trained, "--devices", "cpu,tpu").complaint
+
+
+def test_the_released_ways_of_measuring_are_not_mixed_with_others(vtk: Vtk, trained: Path) -> None:
+    words = ("score", "2 0 3", "--supernet", trained, *CPU, "--official-quirks")
+    assert "--official-quirks --draws: has values of its own for it" in vtk(*words, "--draws", 5).complaint
+    settings = vtk(*words, "--val-images", 60, "--json").object["settings"]
+    assert (settings["draws"], settings["bn"], settings["batch_size"]) == (1, "ema14", 64)
+    assert (settings["common_noise"], settings["fixed_calibration"], settings["loss_mean"]) == (False, False, "batches")
+
+
+def test_a_half_that_is_too_large_to_draw_from_is_refused_for_the_released_way(
+    vtk: Vtk, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vtk_cli.search.measuring._MOST_BYTES", 2**20)
+    words = ("score", "2 0 3", "--supernet", trained, "--val-images", 60, *CPU)
+    assert "it draws calibration images from all 719 of the training half" in vtk(*words, "--official-quirks").complaint
+    assert vtk(*words, "--draws", 1).code == 0

@@ -181,3 +181,14 @@ def test_every_score_leads_a_search(vtk: Vtk, trained: Path, score: str, combine
     found = vtk("evolve", *words, *small, "--score", score, "--combine", combine, "--json").object
     assert found["evaluated"] == 8
     assert score in found["score"]
+
+
+def test_the_next_command_is_told_with_the_images_it_needs(vtk: Vtk, pictures: Path, tmp_path: Path) -> None:
+    words = ("--space", "chain-a", "--batch-size", 4, "--augmentation", "digits", "--workers", 0, "--generations", 1)
+    said = vtk("run", pictures, *SEARCH, *words, "--no-retrain", "-o", "run")
+    (line,) = (line for line in said.out.splitlines() if line.startswith("Train it alone: vtk search "))
+    following = line.removeprefix("Train it alone: vtk search ").split()
+    said = vtk(*following, "--epochs", 1, "--batch-size", 4, "--workers", 0, "--device", "cpu", "-o", "alone")
+    (line,) = (line for line in said.out.splitlines() if line.startswith("Use it: vtk train "))
+    use = line.removeprefix("Use it: vtk train ").split()
+    assert vtk(*use, "--device", "cpu", "--workers", 0, command="train").code == 0

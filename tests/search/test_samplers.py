@@ -10,7 +10,14 @@ from scipy.stats import chisquare
 from tests.models.spaces.small_spaces import small_shape
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.catalog import SPACES
-from vtk_cli.search.samplers import SPOS_BINS, FairSampler, FlopsSampler, UniformSampler, equal_bins
+from vtk_cli.search.samplers import (
+    SPOS_BINS,
+    FairSampler,
+    FlopsSampler,
+    UniformSampler,
+    default_bins,
+    equal_bins,
+)
 
 CHAIN, MOBILE = SPACES["chain-a"], SPACES["mobilenet"]
 
@@ -98,3 +105,22 @@ def test_bins_of_spos_are_seven_of_10_million() -> None:
     assert [(low / 1e6, high / 1e6) for low, high in SPOS_BINS] == [(low, low + 10) for low in range(290, 360, 10)]
     space = SPACES["shufflenetv2"]
     FlopsSampler(space, space.shape("stand-alone", 1000), SPOS_BINS)
+
+
+def test_paths_of_shufflenets_are_drawn_from_the_bins_of_spos() -> None:
+    space = SPACES["shufflenetv2"]
+    shape = space.shape(space.alone, 1000)
+    assert default_bins(space, shape) == SPOS_BINS
+    table, sampler = space.table(shape), FlopsSampler(space, shape, SPOS_BINS)
+    drawn = [table.cost(sampler.paths(seed)[0].genes).macs for seed in range(40)]
+    assert len({macs // 10_000_000 for macs in drawn}) >= 4
+    assert min(drawn) < 310e6
+    assert max(drawn) > 330e6
+
+
+def test_elsewhere_ten_bins_cover_what_there_is() -> None:
+    space = SPACES["digits-mini"]
+    shape = space.shape(space.alone, 10)
+    bins = default_bins(space, shape)
+    assert len(bins) == 10
+    assert (bins[0][0], bins[-1][1]) == (space.cost_range(shape).macs[0], space.cost_range(shape).macs[1] + 1)

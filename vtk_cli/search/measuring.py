@@ -28,6 +28,8 @@ from vtk_cli.search.scores.scorer import Images, Scorer
 from vtk_cli.search.scores.settings import Measurement
 from vtk_cli.search.supernet_file import SupernetRun
 
+_MOST_BYTES = 2**32
+"""Of images to calibrate with, as numbers."""
 _OF_IMAGES: frozenset[Measurement] = frozenset({"clean", "noise"})
 
 
@@ -93,6 +95,10 @@ def _images(supernet: SupernetRun, judgement: Judgement, device: torch.device, c
     settings = judgement.settings
     count = max(settings.calibration_images, settings.accuracy_calibration_images or 0)
     limit = count if settings.fixed_calibration else len(opened.halves.train)
+    size = 4 * limit * supernet.space.input_channels * opened.size**2
+    if not settings.fixed_calibration and size > _MOST_BYTES:
+        what = f"it draws calibration images from all {limit:,} of the training half, which take {size / 2**30:.0f} GiB"
+        raise UserError(what, "--official-quirks", "leave it out; --bn-images says how many are taken then")
     calibration, _ = calibration_tensors(opened, device=device, limit=limit, console=console)
     seen, labels = scoring_tensors(opened, device=device, limit=judgement.images, console=console)
     return Images(calibration, seen, labels)

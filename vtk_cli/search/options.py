@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.catalog import SPACES, space_named
 from vtk_cli.models.spaces.cost import Limits
-from vtk_cli.options import RunOptions, fraction, option
+from vtk_cli.options import RunOptions, flag_name, fraction, option
 from vtk_cli.search.evolution import EvolutionSettings
 from vtk_cli.search.image_options import ImageOptions
 from vtk_cli.search.judgement import Judgement
@@ -23,6 +23,8 @@ from vtk_cli.search.scores.settings import ScoreSettings
 
 Score = Literal["flatness", "loss", "accuracy", "angle", "accuracy+flatness", "angle+flatness", "angle+accuracy"]
 
+_OVERRULED = ("draws", "noise", "common_noise", "noise_scale", "subtract_l0", "bn", "bn_images", "score_batch_size")
+"""What `--official-quirks` sets."""
 _MILLIONS = {"k": 1e3, "m": 1e6, "g": 1e9}
 
 
@@ -80,8 +82,8 @@ class SupernetTrainingOptions(RunOptions):
     )
     flops_bins: tuple[str, ...] = option(
         (),
-        "Bins of --sampler flops-uniform, LOW-HIGH as in 290M-300M; may be repeated [default: ten between the least"
-        " and the greatest].",
+        "Bins of --sampler flops-uniform, LOW-HIGH as in 290M-300M; may be repeated [default: those of SPOS, 290M to"
+        " 360M, for shufflenetv2, else ten between the least and the greatest].",
         panel="Supernet",
         metavar="LOW-HIGH",
     )
@@ -164,6 +166,11 @@ class ScoreOptions(RunOptions):
             UserError: the noise levels make no curve.
         """
         if self.official_quirks:
+            own = {one.name: one.default for one in fields(ScoreOptions)}
+            changed = [name for name in _OVERRULED if getattr(self, name) != own[name]]
+            if changed:
+                flags = " ".join(f"--{flag_name(name)}" for name in changed)
+                raise UserError("has values of its own for it", f"--official-quirks {flags}", "leave one out")
             return replace(
                 ScoreSettings.official(seed=self.seed, accuracy="accuracy" in self.score), sigmas=tuple(self.sigma)
             )

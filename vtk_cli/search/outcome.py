@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def conclude(outcome: Outcome, run: RunFolder, console: Console, config: Mapping
 
 def _tell(outcome: Outcome, folder: Path, console: Console) -> None:
     winner, retrained = outcome.winner, outcome.retrained
+    images = outcome.supernet.options
+    data = "" if images.on_digits else shlex.quote(images.data)
     cost = outcome.scores.space.cost(winner.row.genes, winner.shape)
     console.text(
         f"Best: {outcome.scores.space.format(winner.row.genes)}"
@@ -96,9 +99,9 @@ def _tell(outcome: Outcome, folder: Path, console: Console) -> None:
     if retrained is not None and retrained.evaluation is not None:
         top1 = retrained.evaluation.scalars()["top1"]
         console.text(f"Trained alone: {top1:.2%} of {retrained.evaluation.n:,} validation images right")
-        console.text(f"Use it: vtk train eval {retrained.weights}")
+        console.text(f"Use it: vtk train eval {retrained.weights} {data}".rstrip())
     elif retrained is None:
-        console.text(f"Train it alone: vtk search retrain {folder / ARCHITECTURE}")
+        console.text(f"Train it alone: vtk search retrain {folder / ARCHITECTURE} {data}".rstrip())
     console.text(f"Look at {folder / PAGE}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from vtk_cli.console import Console
@@ -106,6 +107,7 @@ def _conclude(
     page.write_page(run.path / PAGE, content)
     summary = {**architecture.as_json(shape), **retrained.summary()}
     run.finish(summary)
-    console.text(f"Use it: vtk train eval {retrained.weights}")
+    data = "" if options.on_digits else shlex.quote(options.data)
+    console.text(f"Use it: vtk train eval {retrained.weights} {data}".rstrip())
     console.text(f"Look at {run.path / PAGE}")
     console.emit(summary)

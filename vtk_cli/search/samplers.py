@@ -134,6 +134,13 @@ class FlopsSampler:
         return [Path(genes)]
 
 
+def default_bins(space: Space, shape: Shape) -> tuple[Bin, ...]:
+    """Those of SPOS for its ShuffleNets on images as large as its own; else ten over what the space has."""
+    if space.name == "shufflenetv2" and shape.resolution == space.forms[space.alone].resolution:
+        return SPOS_BINS
+    return equal_bins(space.cost_range(shape))
+
+
 def equal_bins(attainable: CostRange, count: int = 10) -> tuple[Bin, ...]:
     """`count` bins of one width from the cheapest to the dearest network of a space."""
     low, high = attainable.macs[0], attainable.macs[1] + 1

@@ -23,7 +23,7 @@ from vtk_cli.models.spaces.space import SUPERNET, Shape, Space
 from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.search.images import SearchImages, listing_digest, open_search_images, training_batches
 from vtk_cli.search.options import SupernetOptions
-from vtk_cli.search.samplers import FairSampler, FlopsSampler, PathSampler, UniformSampler, equal_bins
+from vtk_cli.search.samplers import FairSampler, FlopsSampler, PathSampler, UniformSampler, default_bins
 from vtk_cli.search.supernet_file import FOLDER, HALVES, INITIAL, LISTING, SupernetRun, save_state
 from vtk_cli.search.supernet_training import PathObjective, sgd
 
@@ -77,7 +77,7 @@ def path_sampler(options: SupernetOptions, space: Space, shape: Shape) -> PathSa
         alone = space.shape(
             space.alone, shape.classes, resolution=shape.resolution if space.alone != "imagenet" else None
         )
-        return FlopsSampler(space, alone, options.bins or equal_bins(space.cost_range(alone)))
+        return FlopsSampler(space, alone, options.bins or default_bins(space, alone))
     return UniformSampler(space)
 
 
