@@ -8,7 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vtk_cli.detect.configurations import detector_config
-from vtk_cli.detect.network import FoldedDetector, build_detector, first_layers, parameter_count
+from vtk_cli.detect.epff import projection
+from vtk_cli.detect.network import FoldedDetector, _projected, build_detector, first_layers, parameter_count
 from vtk_cli.detect.predictions import Outputs, PaddedImages
 from vtk_cli.errors import UserError
 
@@ -277,3 +278,16 @@ def test_the_work_is_that_of_the_published_modules_without_what_they_throw_away(
             in_vain += depth * 2 * height * length * width**2 + 2 * config.queries * 4 * width * 256
     in_vain += 6 * 2 * config.queries * (256 * 256 * 2 + 256 * 4)
     assert counter.get_total_flops() + in_vain == pytest.approx(published, rel=2e-3)
+
+
+def test_a_projection_of_tokens_in_training_is_that_of_evaluation_but_for_rounding() -> None:
+    torch.manual_seed(0)
+    layer = projection(128, 64, 16)
+    tokens = torch.randn(16, 40, 128).requires_grad_()
+    weights = torch.randn(16, 40, 64)
+    results = []
+    for training in (True, False):
+        made = _projected(layer.train(training), tokens)
+        results.append((made, *torch.autograd.grad((made * weights).sum(), (tokens, *layer.parameters()))))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.detach().abs().amax()))

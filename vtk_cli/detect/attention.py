@@ -49,6 +49,7 @@ class ReconfiguredAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         self.qkv = Linear(dim, dim * 3)
         self.proj = Linear(dim, dim)
+        self.register_buffer("index", relative_index((window, window), window), persistent=False)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def patches(self, patches: Tensor, windows: Windows, *, shifted: bool) -> Tensor:
@@ -118,8 +119,9 @@ class ReconfiguredAttention(nn.Module):
 
     def _bias(self, size: tuple[int, int]) -> Tensor:
         """(heads, cells, cells) of windows of `size`."""
-        table = self.relative_position_bias_table
-        return table[relative_index(size, self.window, table.device)].permute(2, 0, 1)
+        table, largest = self.relative_position_bias_table, size == (self.window, self.window)
+        index = self.get_buffer("index") if largest else relative_index(size, self.window, table.device)
+        return table[index].permute(2, 0, 1)
 
     def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, N, parts * C) as `parts` tensors (B, heads, N, C / heads)."""

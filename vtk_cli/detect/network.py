@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from vtk_cli.detect.decoder import DecoderLayer, memory_of
 from vtk_cli.detect.epff import LevelProjection, PyramidFusion, projection
 from vtk_cli.detect.feature_backbone import FeatureBackbone
 from vtk_cli.detect.heads import BoxMlp, Heads, TokenHead, wide
+from vtk_cli.detect.linear import linear_in_training
 from vtk_cli.detect.predictions import DistillationTokens, LevelOutput, Outputs, PaddedImages
 from vtk_cli.errors import UserError
 
@@ -237,5 +239,9 @@ def _swin(config: DetectorConfig, *, merge_last: bool, recompute: bool) -> RamSw
 
 def _projected(layer: nn.Sequential, tokens: Tensor) -> Tensor:
     """(B, Q, C) to (B, Q, D). The group norm is over the channels of a group and all Q tokens."""
-    out: Tensor = layer(tokens.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
-    return out
+    if not layer.training:
+        out: Tensor = layer(tokens.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
+        return out
+    convolution, norm = cast("tuple[nn.Conv2d, nn.GroupNorm]", tuple(layer))
+    projected: Tensor = norm(linear_in_training(tokens, convolution.weight.flatten(1), convolution.bias).mT)
+    return projected.mT
