@@ -15,7 +15,8 @@ from scipy.stats import chisquare
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.catalog import SPACES
 from vtk_cli.models.spaces.cost import Cost, Limits
-from vtk_cli.search.evolution import Evolution, EvolutionSettings, draw_within, within
+from vtk_cli.search.evolution import Evolution, draw_within, within
+from vtk_cli.search.evolution_settings import EvolutionSettings
 from vtk_cli.search.scores.combination import Combination
 
 DARTS, CHAIN, MOBILE = SPACES["darts"], SPACES["chain-a"], SPACES["mobilenet"]

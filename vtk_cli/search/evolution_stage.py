@@ -17,7 +17,8 @@ from vtk_cli.files import write_json
 from vtk_cli.models.spaces.cost import in_millions
 from vtk_cli.models.spaces.space import SUPERNET, Shape, Space
 from vtk_cli.search.candidates import Candidates
-from vtk_cli.search.evolution import TRIES, Admits, Draw, Evolution, EvolutionSettings, draw_within, within
+from vtk_cli.search.evolution import TRIES, Admits, Draw, Evolution, draw_within, within
+from vtk_cli.search.evolution_settings import EvolutionSettings
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.latency import Latency
 from vtk_cli.search.options import LimitOptions

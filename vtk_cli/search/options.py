@@ -11,13 +11,12 @@ from vtk_cli.data.options import DIGITS
 from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.catalog import SPACES, space_named
-from vtk_cli.models.spaces.cost import Limits
+from vtk_cli.models.spaces.cost import Bin, Limits
 from vtk_cli.options import RunOptions, flag_name, fraction, option
-from vtk_cli.search.evolution import EvolutionSettings
+from vtk_cli.search.evolution_settings import EvolutionSettings
 from vtk_cli.search.image_options import ImageOptions
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.recipes import RECIPES
-from vtk_cli.search.samplers import Bin
 from vtk_cli.search.scores.combination import combination
 from vtk_cli.search.scores.settings import ScoreSettings
 

@@ -13,12 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from vtk_cli.errors import UserError
-from vtk_cli.models.spaces.cost import CostRange, in_millions
+from vtk_cli.models.spaces.cost import Bin, CostRange, in_millions
 from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.models.spaces.space import Shape, Space
-
-Bin = tuple[float, float]
-"""Multiply-accumulates from the first number on and below the second."""
 
 SPOS_BINS: tuple[Bin, ...] = tuple((low * 1e6, (low + 10) * 1e6) for low in range(290, 360, 10))
 """Those of the ShuffleNets of arXiv 1904.00420."""

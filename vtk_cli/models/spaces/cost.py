@@ -80,6 +80,10 @@ class CostTable:
         return (choices[value] for choices, value in zip(self.genes[start:], genes, strict=False))
 
 
+Bin = tuple[float, float]
+"""Multiply-accumulates from the first number on and below the second."""
+
+
 @dataclass(frozen=True)
 class CostRange:
     """The least and the greatest that architectures of a space cost, each of the two figures by itself.
