@@ -123,9 +123,9 @@ class DigitsClassifier(nn.Module):
         return self.classifier
 
 
-def digits_classifier(num_classes: int = 10) -> DigitsClassifier:
+def digits_classifier(num_classes: int = 10, side: int = _DIGITS_SIDE) -> DigitsClassifier:
     """For `create_network("py:vtk_cli.adapt.backbones:digits_classifier=FILE")`."""
-    return DigitsClassifier(num_classes)
+    return DigitsClassifier(num_classes, side)
 
 
 def stage_indices(reductions: Sequence[int]) -> tuple[int, ...]:

@@ -79,7 +79,7 @@ def save_plain(
         plain_network(network, domain).state_dict(),
         architecture=PLAIN_DIGITS if digits else network.origin.architecture,
         config=network.pixels,
-        model_args={} if digits else network.origin.model_args,
+        model_args={"side": network.pixels.input_size} if digits else network.origin.model_args,
         class_names=class_names,
         multi_label=False,
         note=note,

@@ -15,6 +15,7 @@ from vtk_cli.adapt.asking import DETAILS
 from vtk_cli.adapt.labels import Given, check_answers, question_of
 from vtk_cli.adapt.ledger import LabelRow, standing
 from vtk_cli.adapt.manifest import read_manifest
+from vtk_cli.adapt.options import AdaptOptions
 from vtk_cli.adapt.oracle import Oracle
 from vtk_cli.adapt.outcome import show_standing, standing_summary
 from vtk_cli.adapt.plan import show_plan
@@ -122,7 +123,7 @@ def simulate(
     return state
 
 
-def tell(options: StartOptions, files: RunFiles, run: RunFolder, console: Console) -> None:
+def tell(options: AdaptOptions, files: RunFiles, run: RunFolder, console: Console) -> None:
     """Write the page and the summary of a run, and print where it stands."""
     state, rows = load_run(files)
     pool = _pool_ids(files)
@@ -137,20 +138,23 @@ def tell(options: StartOptions, files: RunFiles, run: RunFolder, console: Consol
 
 @contextmanager
 def _owned(command: str, options: StartOptions, console: Console) -> Iterator[RunFolder]:
-    with (
-        RunFolder.open(
-            command,
-            options.name,
-            config=options.as_config(),
-            out=options.out,
-            console=console,
-            seed=options.seed,
-            device=describe_device(resolve_device(options.device)),
-            may_change=MAY_CHANGE if options.out else (),
-        ) as run,
-        held(RunFiles(run.path)),
-    ):
-        yield run
+    with RunFolder.open(
+        command,
+        options.name,
+        config=options.as_config(),
+        out=options.out,
+        console=console,
+        seed=options.seed,
+        device=describe_device(resolve_device(options.device)),
+        may_change=MAY_CHANGE if options.out else (),
+    ) as run:
+        files = RunFiles(run.path)
+        try:
+            with held(files):
+                yield run
+        finally:
+            if not files.state.is_file():  # nothing came of it: what is left is to be nothing too
+                files.lock.unlink(missing_ok=True)
 
 
 def _begun(options: StartOptions, files: RunFiles, console: Console) -> tuple[Lab, AdaptState, tuple[LabelRow, ...]]:

@@ -22,7 +22,18 @@ from vtk_cli.adapt.query.outputs import Picks, PoolOutputs
 from vtk_cli.adapt.query.selecting import query_rng, select, select_mixed, select_within_quota
 from vtk_cli.adapt.run_files import RunFiles
 from vtk_cli.adapt.sorted_folders import write_images
-from vtk_cli.adapt.state import AdaptState, ask, ask_further, candidates, divide, next_size, open_places, redrawn
+from vtk_cli.adapt.state import (
+    AdaptState,
+    ask,
+    ask_further,
+    candidates,
+    divide,
+    next_size,
+    open_places,
+    redrawn,
+    settled,
+    withdraw,
+)
 from vtk_cli.errors import UserError
 
 IMAGES = "images"
@@ -97,6 +108,25 @@ def ask_more(lab: Lab, learner: Learner, state: AdaptState, rows: Sequence[Label
         draw=_FURTHER + len(record.asked),
     )
     return ask_further(state, rows, lab.pool.ids, chosen.picks.ids), chosen
+
+
+def asked_before(lab: Lab, learner: Learner, state: AdaptState, rows: Sequence[LabelRow]) -> Chosen:
+    """The question of the open round once more; of one that got more images, the scores are not known any more."""
+    record = state.history[-1]
+    first = [row for row in rows if row.round != record.round or row.origin == "audit"]
+    before = withdraw(settled(state, first), first)
+    asked = record.asked
+    chosen = choose(
+        lab,
+        learner,
+        before,
+        first,
+        strategy=record.strategy,
+        count=len(asked),
+        round_number=record.round,
+        draw=record.draw,
+    )
+    return chosen if chosen.picks.ids == asked else Chosen(Picks(asked, (float("nan"),) * len(asked)), None)
 
 
 def choose(

@@ -55,6 +55,11 @@ class RunFiles:
         return self.folder / "metrics.csv"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever works on the run."""
+        return self.folder / "lock"
+
+    @property
     def audit(self) -> Path:
         """The folder of the audit's question."""
         return self.folder / "audit"
@@ -146,7 +151,7 @@ def held(files: RunFiles) -> Iterator[None]:
     note = files.folder / "lock.json"
     with ExitStack() as open_now:
         try:
-            open_now.enter_context(lock(files.folder / "lock", wait=False))
+            open_now.enter_context(lock(files.lock, wait=False))
         except Busy as error:
             what = f"in use by another process{_holder(note)}"
             raise UserError(what, str(files.folder), "wait for it to end") from error

@@ -13,6 +13,7 @@ from typing import Any
 from vtk_cli.adapt.ledger import LabelRow
 from vtk_cli.adapt.manifest import read_manifest, require_same_contents, require_same_files
 from vtk_cli.adapt.network_file import open_network
+from vtk_cli.adapt.options import AdaptOptions
 from vtk_cli.adapt.preparation import Lab, open_lab, read_domains
 from vtk_cli.adapt.rounds import SOURCE_NETWORK, read_unreadable
 from vtk_cli.adapt.run_files import RunFiles, held, load_run
@@ -43,7 +44,7 @@ class Session:
         run: its records; None for verbs that only look.
     """
 
-    options: StartOptions
+    options: AdaptOptions
     files: RunFiles
     state: AdaptState
     rows: tuple[LabelRow, ...]

@@ -114,7 +114,7 @@ class Trials:
         files, quiet = RunFiles(place), Console(quiet=True)
         if files.state.is_file() and load_run(files)[0].phase != "new":
             state, rows = load_run(files)
-            lab = Session(options, files, state, rows, ()).lab(quiet)  # type: ignore[arg-type]
+            lab = Session(options, files, state, rows, ()).lab(quiet)
         else:
             lab, state = begin(options, files, quiet, shared=self._shared(options, arm))
             rows = ()

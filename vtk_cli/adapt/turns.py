@@ -13,7 +13,7 @@ from vtk_cli.adapt.ledger import LabelRow, Origin, standing
 from vtk_cli.adapt.manifest import read_manifest
 from vtk_cli.adapt.oracle import Oracle
 from vtk_cli.adapt.outcome import standing_summary
-from vtk_cli.adapt.questions import ask_more, ask_round, extended, write_question, written_question
+from vtk_cli.adapt.questions import ask_more, ask_round, asked_before, extended, write_question, written_question
 from vtk_cli.adapt.rounds import learner_at, train_round
 from vtk_cli.adapt.run_files import append_rows, csv_text, now, read_classes, save_state
 from vtk_cli.adapt.session import Session, at_work
@@ -114,26 +114,23 @@ def undo(options: UndoOptions, console: Console) -> ExitCode:
 def _ask(
     session: Session, options: QueryOptions, state: AdaptState, rows: tuple[LabelRow, ...], console: Console
 ) -> None:
-    """Choose, write, and note the question; also where a process ended before it was written."""
-    files, draw, strategy = session.files, 0, options.strategy
+    """Choose, write, and note the question; one that is asked already is written again."""
+    files = session.files
     lab = session.lab(console, options.device)
     learner = learner_at(lab, files, state.model)
     if options.further:
         before = state.history[-1].asked
         state, chosen = ask_more(lab, learner, state, rows)
         chosen = extended(before, chosen)
-    else:
-        wanted = options.n
-        if state.phase == "await_labels":
-            record = state.history[-1]
-            draw = record.draw + 1 if options.redo else record.draw
-            if not options.redo:
-                strategy, wanted = record.strategy, len(record.asked)
-                rows = tuple(row for row in rows if row.round != record.round or row.origin == "audit")
+    elif state.phase == "adapted" or options.redo:
+        draw = 0
+        if state.phase != "adapted":
+            draw = state.history[-1].draw + 1
             state = withdraw(state, rows)
-        state, chosen = ask_round(lab, learner, state, rows, strategy=strategy, wanted=wanted, draw=draw)
+        state, chosen = ask_round(lab, learner, state, rows, strategy=options.strategy, wanted=options.n, draw=draw)
+    else:
+        chosen = asked_before(lab, learner, state, rows)
     write_question(lab, learner, files, state, chosen, blind=options.blind, copies=options.copies)
-    state = settled(state, session.rows)
     save_state(files, state)
     _asked(session, state, console)
 

@@ -1,0 +1,80 @@
+"""Runs as pieces of work: kept, shared, drawn; and what stands on them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.adapt.conftest import TINY, Vtk
+from vtk_cli.adapt.bench import measure
+from vtk_cli.adapt.comparison import table_rows
+from vtk_cli.adapt.proof import prove
+from vtk_cli.console import Console
+
+COMPARED = ("--recipes", "joint,sequential", "--queries", "random", "--seeds", "0,1", "--store", "store")
+
+
+def test_a_comparison_is_shared_among_processes_and_nothing_is_made_twice(vtk: Vtk) -> None:
+    assert vtk.done("compare", *TINY, *COMPARED, "--shard", "0/2")["finished"] == 2
+    kept = {path: path.stat().st_mtime_ns for path in (vtk.folder / "store").glob("*/*.json")}
+    assert len(kept) == 2
+    found = vtk.done("compare", *TINY, *COMPARED, "-o", "c")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(found["runs"]) == 4
+    assert [row["labels"] for row in found["runs"][0]["rounds"]] == [0, 3, 6]
+    assert (vtk.folder / "c/report.html").is_file()
+    assert all(Path(path).is_file() for path in found["pictures"].values())
+    assert len(list(csv.DictReader((vtk.folder / "c/rounds.csv").open()))) == 12
+    assert len(list((vtk.folder / "store/sources").glob("*.safetensors"))) == 2  # one a seed, for both recipes
+    assert not list((vtk.folder / "store/unfinished").iterdir())
+
+
+def test_a_run_compared_is_the_run_itself(vtk: Vtk) -> None:
+    one = vtk.done("compare", *TINY, "--recipes", "sequential", "--queries", "loss", "--seeds", "0", "-o", "c")
+    alone = vtk.done("run", "r", *TINY)
+    for ours, theirs in zip(one["runs"][0]["rounds"], alone["metrics"], strict=True):
+        assert ours == {name: theirs[name] for name in ours}
+
+
+def test_the_table_has_means_and_spread_over_seeds() -> None:
+    runs = [{"way": "a", "rounds": [{"labels": 2, "acc_test": value}]} for value in (10.0, 20.0, 60.0)]
+    assert table_rows(runs, "acc_test") == [("a", "2", "3", "30.0", "26.5", "10.0", "60.0")]
+
+
+def test_wrong_lists_are_one_line(vtk: Vtk) -> None:
+    assert "did you mean joint" in vtk("compare", *TINY, "--recipes", "jont").complaint
+    assert "are no seeds" in vtk("compare", *TINY, "--seeds", "2-0").complaint
+    (vtk.folder / "flat").mkdir()
+    for path in (vtk.folder / "target/cup").iterdir():
+        path.rename(vtk.folder / "flat" / path.name)
+    assert "no labels to simulate" in vtk("compare", *TINY, "--target", "flat").complaint
+
+
+@pytest.mark.slow
+def test_the_machinery_of_the_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VTK_CACHE", str(tmp_path))
+    proof = prove([0], smallest=True, plots=tmp_path / "plots", device=torch.device("cpu"), console=Console(quiet=True))
+    assert [claim.target for claim in proof.claims][1:] == ["at least 3 points more at 10 %, mean of the seeds"] * 3
+    assert len(proof.tables[0].rows) == 6
+    assert "as measured, not asserted" in proof.not_claimed[0]
+    assert all(path.is_file() for path in proof.pictures)
+    assert "accuracy" in proof.as_markdown().lower()
+
+
+@pytest.mark.slow
+def test_the_machinery_of_the_bench() -> None:
+    rows = measure(smallest=True, device=torch.device("cpu"), console=Console(quiet=True))
+    assert len(rows) == 6
+    assert all(row.ours > 0 and row.theirs > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_source_that_is_the_target_loses_at_most_two_points_without_labels(vtk: Vtk) -> None:
+    options = ("--source", "digits", "--target", "digits", "--preset", "digits", "--device", "cpu")
+    found = vtk.done("start", "r", *options, "--budget", "10", "--rounds", "1")
+    before = vtk.done("start", "s", *options, "--budget", "10", "--rounds", "1", "--recipe", "labelled")
+    assert before["metrics"][0]["acc_pool_all"] > 97
+    assert found["metrics"][0]["acc_pool_all"] >= before["metrics"][0]["acc_pool_all"] - 2
