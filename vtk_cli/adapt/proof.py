@@ -67,7 +67,8 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
             f" {options.stage1_steps} updates on labelled and {options.stage2_steps} on unlabelled images, or"
             f" {options.joint_steps} of `joint` or of labelled images alone. The learning rate of `joint` is"
             f" {rate:g}, the best of {_rates(ends)} on seed {tuning_seed}, which is not in the table; the settings"
-            f" of the stages, {options.lr:g} among them, were chosen on a prototype's seed 0 and not tuned here. Seeds {', '.join(map(str, seeds))}."
+            f" of the stages, {options.lr:g} among them, were chosen on a prototype's seed 0 and not tuned here."
+            f" Seeds {', '.join(map(str, seeds))}."
         ),
         tables=[_table(found, seeds), _differences(found, seeds)],
         claims=_claims(found),
