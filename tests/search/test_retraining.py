@@ -217,9 +217,9 @@ def test_a_trained_architecture_knows_digits_and_its_file_says_what_it_is(tmp_pa
     assert found.evaluation.top1 > 0.9
     assert found.averaged.top1 > 0.9
     said = file_metadata(found.weights)
-    assert said["architecture"].startswith("searched:digits-mini/")
-    shape = {"form": "stand-alone", "width": 12, "cells": 0, "resolution": 32}
-    assert json.loads(said["model_args"]) == {"genes": list(MINI), **shape}
+    genes = ".".join(map(str, MINI))
+    assert said["architecture"] == f"searched:digits-mini/{genes}/form=stand-alone/width=12/resolution=32"
+    assert json.loads(said["model_args"]) == {}
     assert json.loads(said["class_names"]) == list("0123456789")
     assert json.loads(said["pixels"])["mean"] == pytest.approx([0.3] * 3)
     space = space_named("digits-mini")
