@@ -6,6 +6,8 @@ is in two of them, and those of the validation split are all in the test.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -78,8 +80,9 @@ def part_digits(seed: int) -> tuple[Ids, Ids, Ids]:
     return np.sort(source), np.sort(pool), np.sort(np.concatenate([rest, val]))
 
 
+@cache
 def _all_digits(name: str) -> DigitsSplit:
-    """Both splits; the row of a digit is its id."""
+    """Both splits; the row of a digit is its id. Kept: making them takes as long as a short stage."""
     load = load_digits_split if name == "digits" else load_digits_m_split
     train, val = (load(split) for split in SPLITS)
     ids = np.concatenate([train.ids, val.ids])
