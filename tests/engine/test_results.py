@@ -48,6 +48,13 @@ def test_a_torn_result_is_made_anew(tmp_path, torn):
     assert not file.exists()
 
 
+def test_what_is_no_result_of_the_piece_is_made_anew(tmp_path):
+    store = ResultStore(tmp_path)
+    store.put(f"{1:020d}", {"other": 0})
+    found = _through(store, [1], lambda piece: {"value": piece}, sound=lambda _piece, result: "value" in result)
+    assert found == [{"value": 1}] == [store.get(f"{1:020d}")]
+
+
 def test_no_lock_is_left_behind(tmp_path):
     _through(ResultStore(tmp_path), [1, 2], lambda piece: {"value": piece})
     assert not any((tmp_path / "locks").iterdir())

@@ -143,9 +143,11 @@ def test_what_is_in_the_store_is_not_measured_again_and_a_torn_entry_is(
         if "noise" in entry.read_text(encoding="utf-8"):
             entry.write_bytes(entry.read_bytes()[:40])
             break
+    entries[0].write_text('{"of": "another program"}', encoding="utf-8")
+    entries[1].write_text('{"of": "another program"}', encoding="utf-8")
     with calls_of(Scorer, "measure") as measured:
         assert vtk(*words).object == first
-    assert len(measured) == 1
+    assert 1 <= len(measured) <= 3
 
 
 def test_stopped_scores_are_kept(vtk: Vtk, trained: Path) -> None:

@@ -80,6 +80,7 @@ def work_through(
     stop: StopRequest,
     kept: str,
     heard: Callable[[Piece, Result], None] = lambda _piece, _result: None,
+    sound: Callable[[Piece, Result], bool] = lambda _piece, _result: True,
 ) -> list[Result]:
     """The results of all pieces: those in the store, those computed here, and those other processes compute meanwhile.
 
@@ -91,6 +92,7 @@ def work_through(
         stop: obeyed between two pieces.
         kept: what is kept when it is, for the message.
         heard: told of each result as it is there.
+        sound: whether what the store holds of a piece is its result; what is not is made anew.
 
     Returns:
         The results, in the order of the pieces.
@@ -106,7 +108,7 @@ def work_through(
             if number in results:
                 continue
             stop.raise_if_requested(kept)
-            result = _found_or_computed(keys[number], piece, compute, store)
+            result = _found_or_computed(keys[number], piece, compute, store, sound=sound)
             if result is not None:
                 results[number] = result
                 heard(piece, result)
@@ -115,13 +117,20 @@ def work_through(
     return [results[number] for number in range(len(pieces))]
 
 
-def _found_or_computed(key: str, piece: Piece, compute: Callable[[Piece], Result], store: ResultStore) -> Result | None:
+def _found_or_computed(
+    key: str,
+    piece: Piece,
+    compute: Callable[[Piece], Result],
+    store: ResultStore,
+    *,
+    sound: Callable[[Piece, Result], bool],
+) -> Result | None:
     """None while another process is at work on it."""
-    if (found := store.get(key)) is not None:
+    if (found := store.get(key)) is not None and sound(piece, found):
         return found
     with suppress(Busy), store.working_on(key):
         found = store.get(key)
-        if found is None:
+        if found is None or not sound(piece, found):
             found = compute(piece)
             store.put(key, found)
         return found

@@ -72,7 +72,16 @@ class Candidates:
             if len(parts[piece.genes]) == len(kinds):
                 heard()
 
-        work_through(pieces, key=self._key, compute=self._compute, store=self.store, stop=stop, kept=KEPT, heard=note)
+        work_through(
+            pieces,
+            key=self._key,
+            compute=self._compute,
+            store=self.store,
+            stop=stop,
+            kept=KEPT,
+            heard=note,
+            sound=lambda piece, result: isinstance(result.get(piece.measurement), dict),
+        )
         return [_joined(parts[genes]) for genes in population]
 
     def _key(self, piece: _Piece) -> str:
