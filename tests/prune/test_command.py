@@ -100,6 +100,9 @@ def test_apply_info_verify_and_export_agree_on_a_ticket(prune: Prune, tmp_path: 
     info = prune("info", "run/ticket.vtkt", "--json").object
     assert info["bytes"]["file"] == made["bytes"]["file"] == Path("run/ticket.vtkt").stat().st_size
     assert info["metrics"]["FD(digits-cnn)"] == made["quality"]["FD(digits-cnn)"]
+    told = prune("info", "run").out
+    assert f"mean {info['metrics']['KD(digits-cnn)']['mean']:.4g}" in told
+    assert "{" not in told
     verified = prune("verify", "run", "--json").object
     assert verified["holds"]
     assert all(finding["holds"] for finding in verified["findings"])
@@ -126,6 +129,7 @@ def test_evaluate_repeats_the_numbers_of_the_search(prune: Prune, tmp_path: Path
     options = ("--samples", 24, "--neighbours", 5, "--seed", 2)
     found = prune("evaluate", "run", *options, "--out", "measured", "--json").object
     assert found == json.loads((tmp_path / "measured" / "evaluation.json").read_text())
+    assert "precision, k = 5" in prune("evaluate", "run", *options).out
     for name in ("FD(digits-cnn)", "precision", "recall", "coverage"):
         assert found[name] == pytest.approx(made["quality"][name], rel=1e-6)
 
@@ -206,6 +210,8 @@ def test_all_recipes_are_listed_and_each_is_shown(prune: Prune) -> None:
         (("--batch", "1"), "a batch of one has no variance"),
         (("--image-size", "24"), "24 is not a power of two of at least 16"),
         (("--image-size", "8"), "8 is not a power of two of at least 16"),
+        (("--nz", "99999999999"), "more than 1,073,741,824 weights"),
+        (("--ngf", "9" * 30), "more than 1,073,741,824 weights"),
         (("--gen", "sngann"), "did you mean sngan"),
         (("--score-init", "kaiming"), "give --score-init uniform, or --scope layer"),
         (("--structure", "2:4"), "give --keep 0.5"),
@@ -273,4 +279,5 @@ def test_a_weight_file_of_nothing_known_is_one_line(prune: Prune, tmp_path: Path
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     assert load_file(tmp_path / "other.safetensors")
     assert "holds no generator of vtk prune" in prune("sample", "other.safetensors").complaint
+    assert "at most 100000" in prune("sample", "other.safetensors", "-n", 10**12).complaint
     assert "is no PNG" in prune("sample", "other.safetensors", "-o", "here.jpg").complaint

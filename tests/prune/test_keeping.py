@@ -34,7 +34,9 @@ def test_percent_is_refused_with_the_fraction_that_was_meant() -> None:
         parse_keep("10")
 
 
-@pytest.mark.parametrize("value", ["0", "-0.5", "1000", "nan", "inf", "a tenth", "1/0"])
+@pytest.mark.parametrize(
+    "value", ["0", "-0.5", "1000", "1e99999999", "1e-99999999", "1E-1_0000_0000", "nan", "inf", "a tenth", "1/0"]
+)
 def test_what_is_no_fraction_of_the_weights_is_refused(value: str) -> None:
     with pytest.raises(UserError, match="--keep"):
         parse_keep(value)

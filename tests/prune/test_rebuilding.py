@@ -162,6 +162,14 @@ def test_statistics_that_are_not_finite_are_found() -> None:
     assert name in verify(broken)[3].found
 
 
+def test_a_negative_variance_is_found() -> None:
+    made = ticket(found())
+    name = next(name for name in made.rest if name.endswith("running_var"))
+    broken = replace(made, rest={**made.rest, name: -made.rest[name]})
+    assert [finding.holds for finding in verify(broken)] == [True, True, True, False]
+    assert verify(broken)[3].found == name
+
+
 def test_another_architecture_is_refused_with_what_differs() -> None:
     made = ticket(found())
     with pytest.raises(UserError, match=r"layers are not those of dcgan-tiny: body.layers.0 is \(8, 32, 4, 4\) for"):

@@ -6,6 +6,7 @@ The number is exact. Floats round the wrong way at the edges: of ten weights, `i
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Literal
 
@@ -22,6 +23,10 @@ FeatureNorm = Literal["layer", "none"]
 ExtractorMode = Literal["eval", "train"]
 AlgorithmName = Literal["edge-popup", "gem-miner", "imp", "magnitude", "dense", "random", "sparse"]
 
+_IN_RANGE = "give a fraction above 0 and at most 1"
+_LONG_EXPONENT = re.compile(r"e[-+]?[\d_]{5,}", re.IGNORECASE)
+"""As an exact fraction such a number would fill the memory."""
+
 
 def parse_keep(value: str | float | Fraction, where: str = "--keep") -> Fraction:
     """The fraction of weights to keep, exactly as written: `0.1` is one tenth.
@@ -33,13 +38,15 @@ def parse_keep(value: str | float | Fraction, where: str = "--keep") -> Fraction
     Raises:
         UserError: it is no number, or not in (0, 1].
     """
+    if _LONG_EXPONENT.search(str(value)):
+        raise UserError(f"{value} is not a fraction of the weights", where, _IN_RANGE)
     try:
         keep = Fraction(str(value))
     except (ValueError, ZeroDivisionError) as error:
         raise UserError(f"{value!r} is no number", where, "give the fraction of weights to keep, e.g. 0.1") from error
     if 0 < keep <= 1:
         return keep
-    fix = f"did you mean {float(keep / 100):.2f}?" if 1 < keep <= 100 else "give a fraction above 0 and at most 1"
+    fix = f"did you mean {float(keep / 100):.2f}?" if 1 < keep <= 100 else _IN_RANGE
     raise UserError(f"{value} is not a fraction of the weights", where, fix)
 
 

@@ -56,7 +56,8 @@ def conclude(
     summary = _summary(options, lab, outcome, run, size=size, exports=exports, warnings=warnings)
     page = write_report(Report(options, lab, outcome, strips.found(), size, exports, tuple(warnings)), run)
     shown = [columns.index(name) for name in _SHOWN]
-    console.table(outcome.quality.described(), _SHOWN, [tuple(row[at] for at in shown) for row in rows])
+    title = f"{outcome.quality.described()}; k = {outcome.quality.fidelity.k}"
+    console.table(title, _SHOWN, [tuple(row[at] for at in shown) for row in rows])
     if settled.ticket is not None:
         console.table(f"Kept by {outcome.arm.scope}", LAYER_COLUMNS, layer_rows(settled.ticket))
         console.table("Sizes", SIZE_COLUMNS, size_rows(sizes(settled.ticket, size)))

@@ -31,7 +31,7 @@ from vtk_cli.prune.rebuilding import of_checkpoint, seeded, stored
 from vtk_cli.prune.samples import latents
 from vtk_cli.prune.schedule import UpdateSchedule, stretches
 from vtk_cli.prune.search import MaskedSearch, Search
-from vtk_cli.prune.ticket import Origin
+from vtk_cli.prune.ticket import MOST_WEIGHTS, Origin
 from vtk_cli.prune.watching import SHOWN, Watch, WatchedSearch
 from vtk_cli.prune.weights import WeightRule, initialise_weights
 
@@ -287,6 +287,7 @@ def initial_generator(options: TrialOptions, rule: WeightRule) -> Generator:
         UserError: the checkpoint cannot be read, or is of another generator.
     """
     if options.theta is None:
+        _require_room(options)
         made = create_generator(options.gen, options.image_size, options.channels, options.nz, options.ngf)
         initialise_weights(made, rule)
         return made
@@ -301,6 +302,24 @@ def initial_generator(options: TrialOptions, rule: WeightRule) -> Generator:
         fix = " ".join(f"--{flags.get(name, name)} {given.arguments[name]}" for name in differs)
         raise UserError(f"is another generator: {what}", f"--theta {options.theta}", f"give {fix}")
     return given
+
+
+def _require_room(options: TrialOptions) -> None:
+    """Refuse generators of absurd sizes before memory is asked for.
+
+    Raises:
+        UserError: there are more weights than a ticket holds.
+    """
+    try:
+        with torch.device("meta"):
+            sized = create_generator(options.gen, options.image_size, options.channels, options.nz, options.ngf)
+        fits = sum(parameter.numel() for parameter in sized.parameters()) <= MOST_WEIGHTS
+    except (RuntimeError, OverflowError, TypeError):  # sides whose product no tensor can have
+        fits = False
+    if not fits:
+        raise UserError(
+            f"{options.gen} of that size has more than {MOST_WEIGHTS:,} weights", "--nz, --ngf", "make it smaller"
+        )
 
 
 def calibration_noise(lab: Lab, arm: Arm, nz: int) -> Iterator[Tensor]:

@@ -13,6 +13,8 @@ from torch import Tensor
 from vtk_cli.prune.keeping import Scope, Structure
 
 Source = Literal["seed", "checkpoint", "stored"]
+MOST_WEIGHTS = 2**30
+"""More than the layers of any ticket hold together."""
 _SHOWN = 3
 
 

@@ -33,7 +33,7 @@ from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
 from vtk_cli.prune.keeping import Scope, Structure, WeightInit
 from vtk_cli.prune.mask_bits import CODECS, Codec, decode, encode
-from vtk_cli.prune.ticket import Layer, Origin, Source, Ticket
+from vtk_cli.prune.ticket import MOST_WEIGHTS, Layer, Origin, Source, Ticket
 
 SUFFIX = ".vtkt"
 FORMAT, VERSION = "vtk-ticket", 1
@@ -41,7 +41,6 @@ IMAGE_RANGE = (-1.0, 1.0)
 
 HEADER, MASK, REST, WEIGHTS = "header.json", "mask.bin", "bn.bin", "weights.bin"
 _LARGEST_HEADER = 2**24
-_MOST_WEIGHTS = 2**30
 _FRACTION = re.compile(r"\d{1,30}(/\d{1,30})?")
 """No exponents: those of a few characters would fill the memory."""
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -91,7 +90,7 @@ def read_ticket(path: Path) -> Ticket:
         raise UserError("no such ticket", str(path), "check the path")
     members = _members(path)
     try:
-        header = json.loads(members[HEADER])
+        header = json.loads(members[HEADER], parse_constant=_refuse_constant)
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise UserError("is no ticket of vtk prune", str(path), "name a .vtkt file")
         _check_version(header.get("version"), path)
@@ -141,11 +140,13 @@ def _ticket(header: Mapping[str, Any], members: Mapping[str, bytes]) -> Ticket:
     Raises:
         ValueError, KeyError, TypeError: they contradict themselves or one another.
     """
+    if header["image_range"] != list(IMAGE_RANGE):
+        raise ValueError(f"its images lie in {header['image_range']!r}, not in {list(IMAGE_RANGE)}")
     layers = tuple(map(_layer, header["layers"]))
     if not layers or len({layer.name for layer in layers}) != len(layers):
         raise ValueError("it has no layers, or two of one name")
-    if sum(layer.n for layer in layers) > _MOST_WEIGHTS:
-        raise ValueError(f"it has more than {_MOST_WEIGHTS} weights")
+    if sum(layer.n for layer in layers) > MOST_WEIGHTS:
+        raise ValueError(f"it has more than {MOST_WEIGHTS} weights")
     codec = cast("Codec", _one_of(header["codec"], CODECS, "codec"))
     try:
         masks = decode(members[MASK], codec, [(layer.n, layer.kept) for layer in layers])
@@ -158,7 +159,7 @@ def _ticket(header: Mapping[str, Any], members: Mapping[str, bytes]) -> Ticket:
     shapes = [tuple(map(int, entry["shape"])) for entry in header["rest"]]
     names = [str(entry["name"]) for entry in header["rest"]]
     return Ticket(
-        generator=_mapping(header["generator"]),
+        generator=_generator(header["generator"]),
         keep=_fraction(header["keep"], "keep"),
         scope=_one_of(header["scope"], get_args(Scope), "scope"),
         structure=_one_of(header["structure"], get_args(Structure), "structure"),
@@ -192,7 +193,7 @@ def _origin(entry: Mapping[str, Any]) -> Origin:
     source: Source = _one_of(entry["source"], get_args(Source), "theta.source")
     _one_of(entry["fan"], ("true",), "theta.fan")
     seed, sha256 = entry["seed"], str(entry["sha256"])
-    if source == "seed" and not (isinstance(seed, int) and 0 <= seed < 2**64):
+    if source == "seed" and not (type(seed) is int and 0 <= seed < 2**64):
         raise ValueError(f"the seed of its weights is {seed}")
     if source == "seed":
         _one_of(entry["init"], get_args(WeightInit), "theta.init")
@@ -212,6 +213,19 @@ def _one_of(value: Any, known: Sequence[str], what: str) -> Any:
     if value not in known:
         raise ValueError(f"{what} is {value!r}, not one of {', '.join(known)}")
     return value
+
+
+def _generator(value: Any) -> dict[str, Any]:
+    """A name and its arguments; whether there is such a generator is seen when it is rebuilt."""
+    found = _mapping(value)
+    if not isinstance(found["name"], str) or any(isinstance(item, (list, dict)) for item in found.values()):
+        raise ValueError("it describes no generator")
+    return found
+
+
+def _refuse_constant(text: str) -> float:
+    """NaN and infinities are no JSON, and would be none in what `info` prints."""
+    raise ValueError(f"{text} is in its header")
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -86,7 +87,7 @@ def show_ticket(options: InfoOptions, console: Console) -> ExitCode:
     for warning in ticket_counts(ticket).warnings():
         console.warn(warning)
     if ticket.metrics:
-        console.table("Measured", METRIC_COLUMNS, [(name, str(value)) for name, value in ticket.metrics.items()])
+        console.table("Measured", METRIC_COLUMNS, [(name, _said(value)) for name, value in ticket.metrics.items()])
     console.emit(summary(ticket, size))
     return ExitCode.DONE
 
@@ -190,14 +191,23 @@ def quality_rows(found: Quality) -> list[tuple[str, str]]:
     rows = [
         (found.distance_name, f"{found.frechet:.4g}"),
         (found.kernel_name, f"{found.kernel.mean:.4g} +- {found.kernel.std:.2g}"),
-        ("precision", f"{shares.precision:.3f}"),
-        ("recall", f"{shares.recall:.3f}"),
-        ("density", f"{shares.density:.3f}"),
-        ("coverage", f"{shares.coverage:.3f}"),
+        (f"precision, k = {shares.k}", f"{shares.precision:.3f}"),
+        (f"recall, k = {shares.k}", f"{shares.recall:.3f}"),
+        (f"density, k = {shares.k}", f"{shares.density:.3f}"),
+        (f"coverage, k = {shares.k}", f"{shares.coverage:.3f}"),
     ]
     if found.confidence is not None and found.class_entropy is not None:
         rows += [("confidence", f"{found.confidence:.3f}"), ("class entropy, nats", f"{found.class_entropy:.3f}")]
     return rows
+
+
+def _said(value: Any) -> str:
+    """A JSON value for people: `mean 37.76, std 8.899` for an object."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def ticket_path(given: Path | None) -> Path:

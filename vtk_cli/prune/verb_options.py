@@ -189,7 +189,7 @@ class _GeneratorVerbOptions(SpeechOptions):
 class SampleOptions(_GeneratorVerbOptions):
     """`vtk prune sample`."""
 
-    count: int = option(64, "Images.", panel="Samples", short="-n", metavar="N", minimum=1)
+    count: int = option(64, "Images.", panel="Samples", short="-n", metavar="N", minimum=1, maximum=100_000)
     columns: int | None = option(None, "Images a row [default: about square].", panel="Samples", metavar="N", minimum=1)
     seed: int = option(0, "Of the noise; the same on every machine.", panel="Samples", minimum=0, maximum=2**32 - 1)
     single: bool = option(False, "Write every image by itself too, in a folder beside the grid.", panel="Samples")

@@ -49,9 +49,15 @@ def verify(ticket: Ticket, theta: Mapping[str, Tensor] | None = None) -> tuple[F
         if int(ticket.masks[layer.name].sum()) != layer.kept
     ]
     counts = Finding("every mask keeps what the header says", not wrong, some(wrong) or f"{len(ticket.layers)} layers")
-    bad = [name for name, tensor in ticket.rest.items() if not bool(tensor.isfinite().all())]
-    finite = Finding("the batch-norm statistics are finite", not bad, some(bad) or f"{len(ticket.rest)} tensors")
-    return (weights, counts, _promise(ticket, network), finite)
+    bad = [name for name, tensor in ticket.rest.items() if not _is_statistic(name, tensor)]
+    claim = "batch-norm statistics are finite, no variance is negative"
+    statistics = Finding(claim, not bad, some(bad) or f"{len(ticket.rest)} tensors")
+    return (weights, counts, _promise(ticket, network), statistics)
+
+
+def _is_statistic(name: str, tensor: Tensor) -> bool:
+    is_finite = bool(tensor.isfinite().all())
+    return is_finite and not (name.endswith("running_var") and bool((tensor < 0).any()))
 
 
 def _rebuilt(ticket: Ticket, theta: Mapping[str, Tensor] | None) -> tuple[Generator | None, Finding]:
