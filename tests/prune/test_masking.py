@@ -58,6 +58,18 @@ def test_the_gradient_passes_straight_through_to_every_score() -> None:
     assert torch.equal(scores.grad, c * torch.tensor([1.0, -2, -3, 4, 5]))
 
 
+def test_in_a_network_every_score_gets_dl_dw_times_theta_pruned_or_not() -> None:
+    twin = searched("0.2", "global")
+    theta = {name: layer.weight.clone() for name, layer in twin.layers.items()}
+    twin(noise()).square().mean().backward()
+    plain = folded(copy.deepcopy(twin.network)).requires_grad_()
+    plain(noise()).square().mean().backward()
+    for name, layer in twin.layers.items():
+        expected = plain.get_submodule(name).weight.grad * theta[name] * layer.scores.sign()
+        torch.testing.assert_close(layer.scores.grad, expected)
+        assert (layer.scores.grad[~layer.mask] != 0).any()
+
+
 def test_a_score_of_zero_gets_no_gradient() -> None:
     scores = torch.zeros(3, requires_grad=True)
     straight_through(scores.abs(), torch.ones(3), torch.ones(3, dtype=torch.bool)).sum().backward()

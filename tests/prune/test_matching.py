@@ -84,6 +84,12 @@ def test_the_first_step_of_ama_has_the_size_of_its_rate() -> None:
     torch.testing.assert_close(first[0], 1e-5 * d.sign(), rtol=1e-3, atol=0)
 
 
+def test_amas_steps_do_not_shrink_with_the_number_of_features() -> None:
+    average = MovingAverage("ama", 0.01, [100_000])
+    v, _ = average.update([torch.full((100_000,), 1e-4), torch.zeros(100_000)])
+    torch.testing.assert_close(v, torch.full_like(v, 0.01), rtol=1e-3, atol=0)
+
+
 def test_ama_is_adam_on_the_sum_of_squares() -> None:
     torch.manual_seed(0)
     v, by_hand = MovingAverage("ama", 1e-2, [4]), torch.nn.Parameter(torch.zeros(4))
