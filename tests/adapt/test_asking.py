@@ -143,3 +143,17 @@ def test_keys_on_the_page_give_labels_that_can_be_read(pool: Pool, tmp_path: Pat
     order = IDS[::-1]
     labels = ["cup, big", "<pen>", ":skip", ":bad", "bike", "cup, big", "<pen>"]
     assert answers == dict(zip(order, labels, strict=False))
+
+
+def test_what_was_written_into_a_table_stays_when_the_question_is_written_again(pool: Pool, tmp_path: Path) -> None:
+    folder = tmp_path / "q"
+    write_query(folder, query(pool), pool, outputs())
+    rows = table(folder)
+    rows[3] |= {"label": "cup, big", "note": "blurred"}
+    lines = [";".join(rows[0]), *(";".join(row.values()) for row in rows)]  # as a spreadsheet saves it
+    (folder / "query.csv").write_text("\ufeff" + "\n".join(lines))
+    write_query(folder, query(pool, blind=True), pool)
+    again = table(folder)
+    assert (again[3]["sample_id"], again[3]["label"], again[3]["note"]) == (IDS[-4], "cup, big", "blurred")
+    assert {row["label"] for row in again[:3] + again[4:]} == {""}
+    assert {row["pred"] for row in again} == {""}

@@ -146,6 +146,7 @@ def test_a_csv_file_has_names_and_parts(source: Path, tmp_path: Path) -> None:
         ("t.csv", "path,label\na.png,pen\na.png,cup\n", r"t\.csv:3: a\.png has two labels: pen \(line 2\) and cup"),
         ("t.csv", "path,split\na.png,dev\n", r"t\.csv:2: unknown split 'dev'"),
         ("t.csv", "path,label\n,pen\n", r"t\.csv:2: a row has no path"),
+        ("t.csv", f'path\na.png\n"{"x" * 200_000}"\n', r"t\.csv:[23]: is no CSV table"),
         ("t.txt", "a.png 0\nb.png x\n", r"t\.txt:2: is not `path label`: b\.png x"),
         ("t.txt", "a.png 0\na.png 1\n", r"t\.txt:2: a\.png has two labels: 0 \(line 1\) and 1"),
         ("t.txt", "\n\n", r"t\.txt: lists no images"),

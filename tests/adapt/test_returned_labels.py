@@ -14,6 +14,7 @@ from vtk_cli.adapt.manifest import make_manifest
 from vtk_cli.adapt.pool import files_pool, memory_pool
 from vtk_cli.adapt.sorted_folders import read_sorted, write_images
 from vtk_cli.adapt.state import new_state
+from vtk_cli.adapt.verb_options import LabelOptions
 from vtk_cli.console import Console
 from vtk_cli.data.digits import load_digits_split
 from vtk_cli.errors import UserError
@@ -108,7 +109,7 @@ def test_the_same_label_twice_in_a_file_is_one_label(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=f"{said}; give at least sample_id,label"):
         given(tmp_path, text)
-    with pytest.raises(UserError, match="the labels cannot be read"):
+    with pytest.raises(UserError, match="cannot be read as text"):
         read_answers(tmp_path / "none.csv")
 
 
@@ -191,3 +192,45 @@ def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
     draw_images(tmp_path / "flat", ["a.png"])
     with pytest.raises(UserError, match="has no class folders"):
         read_sorted(tmp_path / "flat", pool, make_manifest(pool, Console(quiet=True)), POOL)
+
+
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize("text", [f'sample_id,label\n{POOL[0]},"{LONG}"\n', f'"{LONG}",label\n'])
+def test_a_file_that_is_no_table_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"labels\.csv:[12]: is no CSV table \(field larger"):
+        given(tmp_path, text)
+
+
+def test_a_file_of_labels_in_the_place_of_the_run_is_told_from_it(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(table())
+    with pytest.raises(UserError, match="is a file, and no run; type vtk adapt label RUN"):
+        LabelOptions(run=tmp_path / "labels.csv").check()
+
+
+def test_short_and_long_rows_of_a_table_are_read(tmp_path: Path) -> None:
+    answers = given(tmp_path, f"sample_id,label\n{POOL[0]}\n\n{POOL[1]},cup,a,note\n")
+    assert [(row.sample_id, row.label) for row in answers.rows] == [(POOL[1], "cup")]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"data": 3},
+        {"data": {"sample_id": 3}},
+        3,
+        {"data": {"sample_id": POOL[0]}, "annotations": 3},
+        {"data": {"sample_id": POOL[0]}, "annotations": [3]},
+        {"data": {"sample_id": POOL[0]}, "annotations": [{"result": [3]}]},
+        {"data": {"sample_id": POOL[0]}, "annotations": [{"result": [{"value": 3}]}]},
+    ],
+)
+def test_a_task_of_another_shape_is_refused_by_its_number(tmp_path: Path, task: object) -> None:
+    with pytest.raises(UserError, match=r"task 2\): the task has no data\.sample_id, or"):
+        given(tmp_path, json.dumps([{"data": {"sample_id": POOL[0]}}, task]), "export.json")
+
+
+def test_json_of_endless_depth_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not JSON"):
+        given(tmp_path, "[" * 100_000, "export.json")

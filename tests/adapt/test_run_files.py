@@ -20,6 +20,7 @@ from vtk_cli.adapt.run_files import (
     save_state,
     write_classes,
 )
+from vtk_cli.adapt.scoreboard import read_metrics
 from vtk_cli.adapt.state import ask, new_state, source_ready, trained
 from vtk_cli.errors import UserError
 
@@ -51,6 +52,21 @@ def test_a_damaged_ledger_is_refused_with_its_line(tmp_path: Path, line: str) ->
         file.write(line + "\n")
     with pytest.raises(UserError, match=r"labels\.csv:3: is no row of labels"):
         read_rows(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe,1\n", b'"' + b"x" * 200_000 + b'",1\n'])
+def test_a_ledger_that_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
+    append_rows(tmp_path / "labels.csv", ROWS[:1])
+    with (tmp_path / "labels.csv").open("ab") as file:
+        file.write(content)
+    with pytest.raises(UserError, match=r"labels\.csv:\d: is no row of labels"):
+        read_rows(tmp_path / "labels.csv")
+
+
+def test_damaged_metrics_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"round": 0}\n{"rou')
+    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be read"):
+        read_metrics(RunFiles(tmp_path))
 
 
 def test_a_run_that_was_stopped_between_its_files_goes_on(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vtk_cli.adapt.labelling_page import write_labelling_page
+from vtk_cli.adapt.labels import SPREADSHEETS
 from vtk_cli.adapt.pool import Pool
 from vtk_cli.adapt.query.outputs import Picks, PoolOutputs
 from vtk_cli.adapt.run_files import csv_text
+from vtk_cli.adapt.tables import read_table
 from vtk_cli.files import atomic_path, write_json, write_text
 from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
 
@@ -115,19 +117,23 @@ def write_query(folder: Path, query: Query, pool: Pool, outputs: PoolOutputs | N
     `label_studio.json`, the same tasks for Label Studio. `query.json` is written last: with it, the others are there.
 
     Args:
-        folder: of the round; made if missing, and what an earlier question left in it is replaced.
+        folder: of the round; made if missing, and what an earlier question left in it is replaced, but for labels
+            and notes that someone wrote into its table.
         query: the question.
         pool: the target.
         outputs: of the model for every candidate, kept in `scores.npz`.
 
     Raises:
         BrokenImage: an image cannot be read.
+        UserError: the table of an earlier question is none any more.
         JobError: the disk is full.
     """
+    filled = _filled(folder / TABLE)
     (folder / DETAILS).unlink(missing_ok=True)
     cells = [
-        [row.rank, row.sample_id, row.path, row.score, row.pred, row.pred_conf, row.second, "", ""]
+        [row.rank, row.sample_id, row.path, row.score, row.pred, row.pred_conf, row.second, *said]
         for row in query.rows
+        for said in [filled.get(row.sample_id, ["", ""])]
     ]
     write_text(folder / TABLE, csv_text([COLUMNS, *cells]))
     _write_sheets(folder, query, pool)
@@ -153,6 +159,14 @@ def write_scores(path: Path, outputs: PoolOutputs) -> None:
             entry = zipfile.ZipInfo(f"{name}.npy", _FIRST_DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content.getvalue())
+
+
+def _filled(path: Path) -> dict[str, list[str]]:
+    """By sample id, the label and the note that someone wrote into an earlier table: not to be lost with it."""
+    if not path.is_file():
+        return {}
+    rows = read_table(path, SPREADSHEETS).rows
+    return {row.get("sample_id", ""): [row.get("label", ""), row.get("note", "")] for _, row in rows}
 
 
 def _write_sheets(folder: Path, query: Query, pool: Pool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vtk_cli.adapt.benchmarks import benchmark_note, domain_folder
+from vtk_cli.adapt.tables import read_table, read_text
 from vtk_cli.console import Console
 from vtk_cli.data.image_layouts import LARGEST_LABEL, Layout, read_layout, unlabelled_images
 from vtk_cli.data.walking import path_within, read_folder
@@ -183,7 +182,7 @@ def _relative(line: _Line, where: str, root: Path) -> str:
 
 
 def _list_lines(given: Path) -> list[_Line]:
-    text = _text(given).replace("\t", " ")
+    text = read_text(given).replace("\t", " ")
     rows = [(number, row.strip()) for number, row in enumerate(text.splitlines(), 1) if row.strip()]
     split = [(number, row, *row.rpartition(" ")) for number, row in rows]
     labelled = [bool(path.strip()) and _is_label(label) for _, _, path, _, label in split]
@@ -196,28 +195,20 @@ def _list_lines(given: Path) -> list[_Line]:
 
 
 def _csv_lines(given: Path) -> list[_Line]:
-    reader = csv.DictReader(io.StringIO(_text(given), newline=""))
-    header = [name.strip() for name in reader.fieldnames or ()]
-    if "path" not in header:
-        raise UserError(f"has the columns {', '.join(header) or 'none'}", f"{given}:1", "write path[,label][,split]")
-    reader.fieldnames = header
+    table = read_table(given)
+    if "path" not in table.columns:
+        raise UserError(
+            f"has the columns {', '.join(table.columns) or 'none'}", f"{given}:1", "write path[,label][,split]"
+        )
     lines = []
-    for row in reader:
-        cells = {name: (row.get(name) or "").strip() for name in ("path", "label", "split")}
+    for number, cells in table.rows:
         if not cells["path"]:
-            raise UserError("a row has no path", f"{given}:{reader.line_num}")
-        label = cells["label"]
+            raise UserError("a row has no path", f"{given}:{number}")
+        label = cells.get("label", "")
         label = str(int(label)) if _is_label(label) else label
-        lines.append(_Line(reader.line_num, cells["path"], label or None, cells["split"].lower()))
+        lines.append(_Line(number, cells["path"], label or None, cells.get("split", "").lower()))
     return lines
 
 
 def _is_label(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_LABEL))
-
-
-def _text(given: Path) -> str:
-    try:
-        return given.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("cannot be read as text", str(given), str(error)) from error

@@ -7,9 +7,7 @@ back, `bad` takes it out of the pool, `other` says that it is of none of the cla
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +16,12 @@ from typing import Any
 
 from vtk_cli.adapt.ledger import BAD, MARKS, OTHER, SKIP, LabelRow, Origin, charged, standing
 from vtk_cli.adapt.state import AdaptState
+from vtk_cli.adapt.tables import read_table, read_text
 from vtk_cli.errors import UserError
 
 _WORDS: Mapping[str, str] = {"?": SKIP, "skip": SKIP, "bad": BAD, "other": OTHER} | {mark: mark for mark in MARKS}
+SPREADSHEETS = ",;\t"
+"""What spreadsheets part columns by."""
 _NEEDED = ("sample_id", "label")
 
 
@@ -94,27 +95,20 @@ def read_answers(path: Path) -> tuple[Given, ...]:
     Raises:
         UserError: it is not readable, a column is missing, or a row has no sample id.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("the labels cannot be read", str(path), str(error)) from error
     if path.suffix.lower() == ".json":
-        return _label_studio(text, path)
-    header, _, _ = text.partition("\n")
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-    if absent := [name for name in _NEEDED if name not in reader.fieldnames]:
+        return _label_studio(read_text(path), path)
+    table = read_table(path, SPREADSHEETS)
+    if absent := [name for name in _NEEDED if name not in table.columns]:
         what = f"has no column {' and no column '.join(absent)}"
         raise UserError(what, f"{path}:1", "give at least sample_id,label")
     given = []
-    for row in reader:
-        name, label = ((row[column] or "").strip() for column in _NEEDED)
+    for line, row in table.rows:
+        name, label = (row[column] for column in _NEEDED)
         if not name and not label:
             continue
         if not name:
-            raise UserError(f"the label {label!r} has no sample_id", f"{path}:{reader.line_num}")
-        given.append(Given(name, label, f"{path}:{reader.line_num}"))
+            raise UserError(f"the label {label!r} has no sample_id", f"{path}:{line}")
+        given.append(Given(name, label, f"{path}:{line}"))
     return tuple(given)
 
 
@@ -237,17 +231,21 @@ def _label_studio(text: str, path: Path) -> tuple[Given, ...]:
     """Read Label Studio's JSON export: the choice of each task, whose data names the `sample_id`."""
     try:
         tasks = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"is not JSON ({error})", str(path)) from error
     if not isinstance(tasks, list):
         raise UserError("is no export of Label Studio", str(path), "export as JSON, or give a CSV file")
     given = []
     for number, task in enumerate(tasks, 1):
         where = f"{path} (task {number})"
-        name = task.get("data", {}).get("sample_id") if isinstance(task, dict) else None
+        try:
+            name, labels = task["data"]["sample_id"], _choices(task)
+        except (KeyError, TypeError, AttributeError):
+            name, labels = None, []
         if not isinstance(name, str):
-            raise UserError("the task has no data.sample_id", where, "import the tasks that vtk adapt query wrote")
-        given += [Given(name, label, where) for label in _choices(task)]
+            what = "the task has no data.sample_id, or other annotations than choices"
+            raise UserError(what, where, "import the tasks that vtk adapt query wrote, and export as JSON")
+        given += [Given(name, label, where) for label in labels]
     return tuple(given)
 
 

@@ -79,7 +79,7 @@ def read_manifest(path: Path) -> Manifest:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         rows = csv.DictReader(io.StringIO(text, newline=""))
         entries = {row["sample_id"]: (int(row["size"]), row["sha1_16"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"is no manifest of a run ({error})", str(path), "restore it, or start anew") from error
     return Manifest(entries)
 

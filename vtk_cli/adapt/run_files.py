@@ -102,14 +102,15 @@ def read_rows(path: Path) -> tuple[LabelRow, ...]:
     """
     if not path.is_file():
         return ()
-    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
-    rows = []
-    for cells in reader:
-        try:
+    rows, line = [], 1
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        for cells in reader:
+            line = reader.line_num
             origin = ORIGINS[cells["origin"]]
             rows.append(LabelRow(cells["sample_id"], cells["label"], int(cells["round"]), origin, cells["time"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError("is no row of labels", f"{path}:{reader.line_num}", "restore the file") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError("is no row of labels", f"{path}:{line}", "restore the file") from error
     return tuple(rows)
 
 

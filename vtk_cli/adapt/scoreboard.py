@@ -19,6 +19,7 @@ from vtk_cli.adapt.measuring import NetworkOutputs, measure, measure_unsupervise
 from vtk_cli.adapt.preparation import Lab
 from vtk_cli.adapt.run_files import RunFiles, csv_text
 from vtk_cli.adapt.stages import StageOutcome, pool_scores
+from vtk_cli.errors import UserError
 from vtk_cli.files import write_text
 
 Row = dict[str, Any]
@@ -84,11 +85,14 @@ def outputs_of(lab: Lab, learner: Learner, images: DomainImages, rows: Sequence[
 
 
 def read_metrics(files: RunFiles) -> list[Row]:
-    """The rows of all rounds, in order; none before the first."""
+    """The rows of all rounds, in order; none before the first. Raises `UserError` where the file is damaged."""
     path = jsonl(files)
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except ValueError as error:
+        raise UserError(f"cannot be read ({error})", str(path), "restore the file") from error
 
 
 def put_metrics(files: RunFiles, row: Row) -> None:

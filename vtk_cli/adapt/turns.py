@@ -46,7 +46,7 @@ def query(options: QueryOptions, console: Console) -> ExitCode:
             raise UserError("no round is open", session.name, f"next: {next_command(state, session.name)}")
         if (
             is_open
-            and not (options.redo or options.further or options.copies)
+            and not (options.redo or options.further or options.copies or options.blind)
             and written_question(session.files, state)
         ):
             return _asked(session, state, console)

@@ -95,6 +95,8 @@ class LabelOptions(RunFolderOptions):
         """Labels come from one place."""
         given = [self.file is not None, self.from_folders is not None, self.oracle, self.interactive]
         if sum(given) != 1:
+            if self.run is not None and self.run.is_file():
+                raise UserError("is a file, and no run", str(self.run), f"type vtk adapt label RUN {self.run}")
             what = "there are labels from more than one place" if sum(given) else "where are the labels?"
             raise UserError(what, fix="give a FILE, --from-folders DIR, --oracle or --interactive")
 
