@@ -51,3 +51,9 @@ def test_classes_of_another_number_are_refused():
 def test_of_many_names_the_first_are_shown():
     assert some_names(("a", "b")) == "2: a, b"
     assert some_names("abcdef") == "6: a, b, c, d, e, ..."
+
+
+def test_whoever_may_read_other_files_may_read_weights(tmp_path: Path):
+    save_described(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
+    (tmp_path / "b.txt").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b.txt").stat().st_mode

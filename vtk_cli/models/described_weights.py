@@ -26,7 +26,9 @@ def save_described(path: Path, state: Mapping[str, Tensor], said: Mapping[str, s
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_path(path) as temporary:
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, dict(said))
+        temporary.chmod(mode)  # safetensors puts a file of its own there, which its owner alone may read
 
 
 def classes_to_text(names: Sequence[str], category_ids: Sequence[int]) -> str:

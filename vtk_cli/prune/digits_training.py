@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +23,8 @@ from vtk_cli.data.digits import load_glyphs, upscale
 from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.engine.loop import Clock, Plan, fit
 from vtk_cli.engine.seeds import preserved_rng, seed_everything
-from vtk_cli.files import atomic_path, cache_folder, content_key, lock, sha256_file, write_json
+from vtk_cli.files import cache_folder, content_key, lock, sha256_file, write_json
+from vtk_cli.models.described_weights import save_described
 from vtk_cli.models.weights import state_sha256
 
 Classifier = TypeVar("Classifier", bound=nn.Module)
@@ -169,7 +170,6 @@ def _load(network: nn.Module, folder: Path, console: Console) -> bool:
 def _save(network: nn.Module, folder: Path) -> None:
     """Write the weights, then the card, last of all; then the state of the training goes."""
     weights = folder / "model.safetensors"
-    with atomic_path(weights) as temporary:
-        save_file({name: value.cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+    save_described(weights, network.state_dict(), {})
     write_json(folder / "card.json", {"weights_sha256": state_sha256(network), "file_sha256": sha256_file(weights)})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path, cache_folder, content_key, lock
+from vtk_cli.files import cache_folder, content_key, lock
+from vtk_cli.models.described_weights import save_described
 from vtk_cli.prune.extractors import Extractor
 
 _FOLDER = "prune-moments"
@@ -176,9 +177,8 @@ def _read(path: Path) -> Moments | None:
 def _write(moments: Moments, path: Path) -> None:
     tensors = {"count": torch.tensor(moments.count)}
     for name, values in ((_MEAN, moments.means), (_VARIANCE, moments.variances)):
-        tensors |= {f"{name}{n}": value.cpu().contiguous() for n, value in enumerate(values)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
+        tensors |= {f"{name}{n}": value for n, value in enumerate(values)}
+    save_described(path, tensors, {})
 
 
 def _exact_device(layer: Tensor) -> torch.device:

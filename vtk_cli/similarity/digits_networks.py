@@ -15,7 +15,7 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -27,7 +27,8 @@ from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.engine.loop import Clock, Plan, fit
 from vtk_cli.engine.seeds import preserved_rng, seed_everything
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path, cache_folder, content_key, lock, sha256_file, write_json
+from vtk_cli.files import cache_folder, content_key, lock, sha256_file, write_json
+from vtk_cli.models.described_weights import save_described
 from vtk_cli.models.weights import state_sha256
 from vtk_cli.models.zoo import PixelConfig, network_metadata
 from vtk_cli.similarity.networks import PixelModel
@@ -275,10 +276,8 @@ def _load(net: nn.Module, folder: Path, console: Console) -> bool:
 
 def _save(net: nn.Module, network: DigitsNetwork, folder: Path) -> None:
     weights = folder / "model.safetensors"
-    with atomic_path(weights) as temporary:
-        state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-        # With this the file can be named alone.
-        save_file(state, temporary, metadata=network_metadata(network.timm_name, PIXELS, network.model_args))
+    # With this metadata the file can be named alone.
+    save_described(weights, net.state_dict(), network_metadata(network.timm_name, PIXELS, network.model_args))
     # The weights' own checksum as well: safetensors may write the same weights as different bytes.
     checksums = {"weights_sha256": state_sha256(net), "file_sha256": sha256_file(weights)}
     write_json(folder / "card.json", {**asdict(network), **checksums})
