@@ -164,6 +164,13 @@ def test_blind_questions_show_no_guess(started: Vtk) -> None:
     assert {row["pred"] for row in rows} == {""}
 
 
+def test_a_question_that_is_asked_again_blind_shows_no_guess_and_keeps_its_images(started: Vtk) -> None:
+    asked = started.done("query", "r")["asked"]
+    assert started.done("query", "r", "--blind")["asked"] == asked
+    rows = list(csv.DictReader((started.folder / "r/rounds/01/query.csv").open()))
+    assert [(row["sample_id"], row["pred"]) for row in rows] == [(name, "") for name in asked]
+
+
 def test_labels_by_folders(started: Vtk) -> None:
     vtk = started
     asked = vtk.done("query", "r", "--copies")["asked"]

@@ -11,6 +11,7 @@ from vtk_cli.adapt.run_files import RunFiles, read_classes
 from vtk_cli.adapt.scoreboard import ACCURACIES, levelled_off, read_metrics
 from vtk_cli.adapt.state import AdaptState, divide, next_command
 from vtk_cli.console import Console
+from vtk_cli.data.classification_folders import some
 
 ROUND_COLUMNS = ("round", "labels", "query", *ACCURACIES.values(), "rank corr.", "pseudo labels", "entropy")
 LEVELLED_OFF = "the accuracy on the audit has levelled off: further labels may bring little"
@@ -66,7 +67,7 @@ def show_standing(summary: Mapping[str, Any], console: Console) -> None:
         console.table("Labels by class", ("class", "labels"), [*labels.items()])
         empty = [name for name, count in summary["labels_by_class"].items() if not count]
         if empty:
-            console.note(f"{len(empty)} classes have no label of the target: {', '.join(empty[:5])}")
+            console.note(f"{len(empty)} classes have no label of the target: {some(empty)}")
     if summary["levelled_off"]:
         console.text(LEVELLED_OFF)
     console.text(f"next: {summary['next']}")
