@@ -308,6 +308,8 @@ def test_a_plain_network_gives_the_accuracy_of_the_run(started: Vtk) -> None:
     assert by_data["accuracy"] == pytest.approx(vtk.done("evaluate", "r")["acc_pool_all"])
     path = vtk.done("export", "r", "plain.safetensors")["model"]
     name = f"py:vtk_cli.adapt.backbones:digits_classifier={path}"
+    said = vtk("export", "r", "plain.safetensors")
+    assert name in "".join((said.out + said.err).split())
     assert create_network(name, num_classes=3, side=16).module(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
     assert vtk.done("predict", "r", "target", "--to", "p.csv")["images"] == 15
     rows = list(csv.DictReader((vtk.folder / "p.csv").open()))

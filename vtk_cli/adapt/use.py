@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from vtk_cli.adapt.backbones import DIGITS
 from vtk_cli.adapt.domain_lists import read_unlabelled
 from vtk_cli.adapt.domain_norm import SOURCE, TARGET
 from vtk_cli.adapt.domains import open_domains
-from vtk_cli.adapt.export import save_plain
+from vtk_cli.adapt.export import PLAIN_DIGITS, save_plain
 from vtk_cli.adapt.measuring import accuracy, doubted_labels, mean_class_accuracy
 from vtk_cli.adapt.outcome import round_table, show_standing, standing_summary
 from vtk_cli.adapt.pool import files_pool
@@ -143,6 +144,8 @@ def export(options: ExportOptions, console: Console) -> ExitCode:
     note = {"adapted_from": lab.options.name, "recipe": lab.options.recipe, "round": str(session.state.round)}
     save_plain(path, network, lab.class_names, note, SOURCE if options.source_norm else TARGET)
     console.text(f"Written to {path}: {network.origin.architecture} of round {session.state.round}")
+    if network.origin.architecture == DIGITS:
+        console.text(f"To use it, give {PLAIN_DIGITS}={path} as the model")
     console.emit({"model": str(path), "architecture": network.origin.architecture, "round": session.state.round})
     return ExitCode.DONE
 
