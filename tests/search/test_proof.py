@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.search.proof import LOSS, MID_NAME, Lab, Measured, Scale, _claims, prove
+from vtk_cli.search.proof import Measured, _claims, prove
+from vtk_cli.search.proof_lab import LOSS, MID_NAME, Lab, Scale
 
 
 @pytest.fixture(autouse=True)
