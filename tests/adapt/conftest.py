@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.adapt.drawn_domains import class_tree
+from tests.command_line import Said
 from vtk_cli.adapt.run_files import RunFiles, load_run
 from vtk_cli.adapt.state import check_invariants
 from vtk_cli.app import main
@@ -24,31 +25,6 @@ TINY = (
     "--holdout", "0", "--rounds", "2", "--budget", "6", "--stage1-steps", "2", "--stage2-steps", "3", "--pl-refresh",
     "2", "--batch", "8", "--joint-steps", "2", "--device", "cpu",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left behind: its exit code, standard output and standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def object(self) -> dict[str, Any]:
-        """The one object that `--json` prints."""
-        assert self.code == 0, self.err
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    @property
-    def complaint(self) -> str:
-        """The one line of an error; that nothing else went wrong is asserted."""
-        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1, self.err
-        assert "Traceback" not in self.err
-        assert self.code == 2, self.err
-        return lines[0]
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from safetensors.torch import load_file
+
+from tests.command_line import Said
 
 TRAINING = ("--epochs", "2", "--device", "cpu")
 SCORE = ("--draws", "1", "--bn-images", "64", "--val-images", "60")
@@ -22,31 +22,6 @@ EVOLUTION = (
     *("--mutations", "3", "--crossovers", "2"),
 )
 SEARCH = (*TRAINING, *SCORE, *EVOLUTION, "--retrain-epochs", "2")
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left behind: its exit code, standard output and standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def object(self) -> dict[str, Any]:
-        """The one object that `--json` prints."""
-        assert self.code == 0, self.err
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    @property
-    def complaint(self) -> str:
-        """The one line of a user's mistake; that nothing else went wrong is asserted."""
-        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert (self.code, len(lines)) == (2, 1), self.err
-        assert "Traceback" not in self.err
-        assert not self.out
-        return lines[0]
 
 
 Vtk = Callable[..., Said]

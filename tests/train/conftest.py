@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.command_line import Said
 from vtk_cli.app import main
 
 CLASSES = ("ant", "bee")
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left behind: its exit code, standard output and standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def object(self) -> dict[str, Any]:
-        """The one object that `--json` prints."""
-        assert self.code == 0, self.err
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    @property
-    def complaint(self) -> str:
-        """The one line of an error; that nothing else went wrong is asserted."""
-        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1, self.err
-        assert "Traceback" not in self.err
-        assert not self.out
-        return lines[0]
 
 
 Vtk = Callable[..., Said]

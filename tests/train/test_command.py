@@ -236,7 +236,7 @@ def test_options_that_cannot_be_are_refused_in_one_line(
 def test_options_that_a_loss_diverges_with_fail_and_say_so(vtk: Vtk, shared_pictures: Path) -> None:
     said = vtk(shared_pictures, *TINY, "--lr", "1e30")
     assert said.code == 1
-    assert "the loss of main branch and sub-branch is nan at step" in said.complaint
+    assert "the loss of main branch and sub-branch is nan at step" in said.failure
 
 
 @pytest.mark.parametrize(
