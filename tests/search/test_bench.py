@@ -19,4 +19,5 @@ def test_the_bench_and_the_proof_are_found():
 def test_scores_and_steps_are_compared_with_the_bare_passes():
     score, step = measure(smallest=True, device=torch.device("cpu"), console=Console(quiet=True))
     assert "10 passes" in score.name
+    assert f"{60 / score.ours:.0f} candidates a minute" in score.note
     assert min(score.ours, score.theirs, step.ours, step.theirs) > 0

@@ -72,6 +72,7 @@ def _score_row(space: Space, rounds: int, device: torch.device) -> BenchRow:
         target=SCORE_TARGET,
         device=describe_device(device),
         versions={"torch": version("torch")},
+        note=f"{60 / ours:.0f} candidates a minute, {ours / theirs:.2f}x the bare passes",
     )
 
 
