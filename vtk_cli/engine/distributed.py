@@ -22,6 +22,7 @@ from timm.utils import init_distributed_device
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
+from vtk_cli.engine.parallel_options import Parallel
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import UserError, VtkError
 from vtk_cli.options import RunOptions
@@ -46,6 +47,7 @@ class World:
         local_rank: the number on this machine.
         device: where this process computes.
         patient: the group through which objects are exchanged, which waits as long as it takes; None: torch's own.
+        parallel: what of a network's weights each process holds, see `Parallel`.
     """
 
     rank: int
@@ -53,6 +55,7 @@ class World:
     local_rank: int
     device: torch.device
     patient: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    parallel: Parallel = "ddp"
 
     @property
     def is_main(self) -> bool:
@@ -106,17 +109,18 @@ class World:
 
 
 @contextmanager
-def join_world(device: str) -> Iterator[World]:
+def join_world(device: str, parallel: Parallel = "ddp") -> Iterator[World]:
     """Join the processes that torchrun or srun started along with this one; alone, the world is this process.
 
     Args:
         device: as `resolve_device` takes it. Among several processes `cuda` means one GPU each, by local rank.
+        parallel: see `Parallel`.
 
     Raises:
         UserError: no such device, or fewer GPUs than processes on this machine.
     """
     if not _is_launched():
-        yield World(0, 1, 0, resolve_device(device))
+        yield World(0, 1, 0, resolve_device(device), parallel=parallel)
         return
     kind = resolve_device(device).type
     if "WORLD_SIZE" not in os.environ:
@@ -127,7 +131,7 @@ def join_world(device: str) -> Iterator[World]:
     resolved = init_distributed_device(found)
     try:
         patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        yield World(found.rank, found.world_size, found.local_rank, resolved, patient)  # type: ignore[arg-type]  # no int: all are in it
+        yield World(found.rank, found.world_size, found.local_rank, resolved, patient, parallel)  # type: ignore[arg-type]  # no int: all are in it
     finally:
         dist.destroy_process_group()
 

@@ -1,0 +1,31 @@
+"""Options of training by several processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from vtk_cli.options import RunOptions, option
+
+Parallel = Literal["ddp", "fsdp"]
+"""`ddp`: whole weights in every process; `fsdp`: a part in each."""
+
+PARALLELS: tuple[Parallel, ...] = get_args(Parallel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelOptions(RunOptions):
+    """How the processes of one training share it."""
+
+    nproc: int | None = option(
+        None,
+        "Start so many processes here, one a GPU; torchrun and srun start them too.",
+        panel="Scale",
+        metavar="N",
+        minimum=1,
+        recorded=False,
+    )
+    parallel: Parallel = option(
+        "ddp", "ddp: whole weights in each process; fsdp: a part, for networks too large for one GPU.", panel="Scale"
+    )
+    sync_bn: bool = option(False, "Batch normalisation over all processes, not in each alone.", panel="Scale")
