@@ -1,4 +1,4 @@
-"""One thread a process, and disks on which writing fails."""
+"""One thread a process, the same random numbers in every order of the tests, and disks on which writing fails."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import os
 # threads, and on a busy machine threads that wait for one another take many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,16 @@ def _mount(folder: Path, options: str) -> bool:
     return (
         shutil.which("mount") is not None and not subprocess.run(command, check=False, capture_output=True).returncode
     )
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """A test draws what it draws alone, whichever tests this process ran before."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture
