@@ -24,7 +24,7 @@ from vtk_cli.train.sub import SubRatio, choose_sub
 
 PIXELS = PixelConfig(32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.5))
 CLASSES, SAMPLES = 5, 6
-CLOCK = Clock(epoch=0, step=3, seed=11)
+CLOCK = Clock(epoch=0, step=3, shared_seed=11)
 Batch = tuple[Tensor, ...]
 
 

@@ -26,13 +26,23 @@ class Clock:
     Args:
         epoch: epochs finished before, from 0.
         step: updates made before, from 0.
-        seed: of this batch alone: made of the run's seed, the process, the epoch, the step and the batch's place in
-            the update; what a loss draws from a generator seeded with it, a resumed run draws again.
+        shared_seed: of this batch alone, the same in every process: made of the run's seed, the epoch, the step and the
+            batch's place in the update. For what is drawn for the whole batch, of which each process takes its part:
+            several processes then draw what one does.
+        rank: of this process.
     """
 
     epoch: int
     step: int
-    seed: int
+    shared_seed: int
+    rank: int = 0
+
+    @property
+    def seed(self) -> int:
+        """Of this batch in this process alone: what a loss draws from a generator seeded with it, a resumed run draws
+        again.
+        """
+        return sample_seed(self.shared_seed, self.rank, 0) if self.rank else self.shared_seed
 
 
 class Scheduler(Protocol):
@@ -134,7 +144,7 @@ class Updater:
         """Make update number `step` (from 0) from the batches of `group`, each weighted by its samples."""
         samples = sum(len(batch[0]) for batch in group)
         for place, batch in enumerate(group):
-            clock = Clock(epoch, step, self._batch_seed(epoch, step, place))
+            clock = Clock(epoch, step, self._batch_seed(epoch, step, place), self._world.rank)
             with gradients_stay_here(self._called) if place < len(group) - 1 else nullcontext():
                 losses = self._backward(batch, clock, len(batch[0]) / samples)
             meter.add(step + 1, losses, batch[0])
@@ -182,7 +192,7 @@ class Updater:
                 part.load_state_dict(state[name])
 
     def _batch_seed(self, epoch: int, step: int, place: int) -> int:
-        return sample_seed(sample_seed(self._seed, self._world.rank, place), epoch, step)
+        return sample_seed(sample_seed(self._seed, 0, place), epoch, step)
 
     def _backward(self, batch: tuple[Any, ...], clock: Clock, share: float) -> list[Tensor]:
         """Add `share` of the batch's gradient; the batch's losses, detached and left on their device."""
