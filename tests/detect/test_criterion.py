@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vtk_cli.detect.criterion import Criterion, Losses, LossWeights, NeckFreeCriterion, mask_codes, mean_boxes
+from tests.detect.shared_batches import CASES
+from vtk_cli.detect.criterion import Criterion, Losses, LossWeights, NeckFreeCriterion, mask_codes, mean_counts
 from vtk_cli.detect.distillation import teacher_tokens, token_distance
-from vtk_cli.detect.matcher import objects_of
+from vtk_cli.detect.matcher import Matches, objects_of
 from vtk_cli.detect.predictions import Outputs, Target
 from vtk_cli.engine.distributed import World
 from vtk_cli.errors import UserError
@@ -199,8 +200,9 @@ def test_one_copy_to_the_host_serves_all_levels(detector: Make, padded: Make, mo
 
 
 def test_the_divisor_is_at_least_one() -> None:
-    assert float(mean_boxes(objects_of(targets(0, 0)), WORLD)) == 1
-    assert float(mean_boxes(objects_of(targets(2, 3)), WORLD)) == 5
+    for counts, matched, expected in (((0, 0), 0, (1, 0)), ((2, 3), 4, (5, 4))):
+        matches = Matches(*torch.zeros(3, 2, matched, dtype=torch.int64))
+        assert tuple(map(float, mean_counts(objects_of(targets(*counts)), matches, WORLD))) == expected
 
 
 def test_a_prediction_that_is_not_finite_makes_the_loss_so(detector: Make, padded: Make) -> None:
@@ -231,12 +233,22 @@ def test_the_neck_free_detector_has_no_teacher(detector: Make, padded: Make) -> 
         NeckFreeCriterion(WORLD)(network(batch), targets(1, 1), batch, tokens)
 
 
-@pytest.mark.slow
-def test_two_processes_make_the_gradient_of_one_with_their_images_together(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("shared_batches.py")
-    ranks = [subprocess.Popen([sys.executable, str(script), str(tmp_path), rank]) for rank in ("0", "1")]
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[Tensor]]]:
+    """The gradients that `shared_batches.py` finds."""
+    folder, script = tmp_path_factory.mktemp("shared"), Path(__file__).with_name("shared_batches.py")
+    ranks = [subprocess.Popen([sys.executable, str(script), str(folder), rank]) for rank in ("0", "1")]
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
-    found = torch.load(tmp_path / "gradients.pt", weights_only=True)
-    for one, two in zip(found["one"], found["two"], strict=True):
-        assert bool(one.any())
+    found: dict[str, dict[str, list[Tensor]]] = torch.load(folder / "gradients.pt", weights_only=True)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_make_the_gradient_of_one_with_their_images_together(
+    shared: dict[str, dict[str, list[Tensor]]], case: str
+) -> None:
+    for one, two in zip(shared[case]["one"], shared[case]["two"], strict=True):
+        assert bool(one.any()) or 0 in CASES[case][1]
         torch.testing.assert_close(two, one, atol=1e-6, rtol=1e-5)
+    assert bool(shared[case]["one"][0].any())

@@ -86,7 +86,7 @@ def test_without_objects_boxes_cost_nothing_and_the_gradient_is_zero() -> None:
     logits, vectors = torch.randn(2, 2, 5, 3, requires_grad=True), torch.randn(2, 2, 5, 8, requires_grad=True)
     matches = matched([[], []], none)
     losses = box_losses(boxes, none, matches, ONE)
-    codes = code_loss(vectors, torch.zeros(0, 8), matches)
+    codes = code_loss(vectors, torch.zeros(0, 8), matches, torch.tensor(0.0))
     for zero in (losses.l1, losses.giou, codes):
         assert zero.tolist() == [0, 0]
     (losses.l1 + losses.giou + codes).sum().backward()
@@ -116,7 +116,7 @@ def test_the_code_loss_is_three_times_the_mean_over_matches_and_coefficients() -
     vectors = torch.zeros(1, 1, 3, 4)
     vectors[0, 0, 2], vectors[0, 0, 0] = 1.0, 2.0
     codes = torch.tensor([[0.0, 0, 0, 0], [2.0, 2, 2, 6]])
-    loss = code_loss(vectors, codes, matched([[2, 0]], two))
+    loss = code_loss(vectors, codes, matched([[2, 0]], two), torch.tensor(2.0))
     assert loss.tolist() == [3 * (4 * 1 + 4) / 8]
 
 
@@ -126,7 +126,7 @@ def test_no_object_weighs_a_tenth_in_the_softmax_loss() -> None:
     logits[0, 0, 2] = torch.tensor([0.0, 3.0, 0.0])
     first = -math.log(math.exp(3) / (math.exp(3) + 2))
     expected = (first + 3 * 0.1 * math.log(3)) / (1 + 3 * 0.1)
-    loss = softmax_class_loss(logits, one, matched([[2]], one))
+    loss = softmax_class_loss(logits, one, matched([[2]], one), ONE)
     assert loss.tolist() == pytest.approx([expected])
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torchvision.ops import box_convert
 
@@ -25,10 +24,19 @@ from vtk_cli.detect.losses import (
     softmax_class_loss,
 )
 from vtk_cli.detect.mask_code import crop_masks, encode_masks
-from vtk_cli.detect.matcher import CostWeights, Objects, focal_class_cost, match, objects_of, softmax_class_cost
+from vtk_cli.detect.matcher import (
+    CostWeights,
+    Matches,
+    Objects,
+    focal_class_cost,
+    match,
+    objects_of,
+    softmax_class_cost,
+)
 from vtk_cli.detect.predictions import DistillationTokens, Outputs, PaddedImages, Target
 from vtk_cli.detect.token_labels import token_dice, token_focal, token_targets
 from vtk_cli.engine.distributed import World
+from vtk_cli.engine.whole_batch import summed
 from vtk_cli.errors import UserError
 
 
@@ -123,10 +131,10 @@ class Criterion:
         self, outputs: Outputs, targets: Sequence[Target], batch: PaddedImages, teacher: DistillationTokens | None
     ) -> Losses:
         objects, weights = objects_of(targets), self.weights
-        boxes = mean_boxes(objects, self.world)
         logits = torch.stack([level.logits for level in outputs.levels])
         predicted = torch.stack([level.boxes for level in outputs.levels])
         matches = match(logits, predicted, objects, focal_class_cost, self.costs)
+        boxes, matched = mean_counts(objects, matches, self.world)
         of_boxes = box_losses(predicted, objects, matches, boxes)
         terms = {
             "class": weights.classes * focal_class_loss(logits, objects, matches, boxes).sum(),
@@ -140,7 +148,7 @@ class Criterion:
         vectors = [level.vectors for level in outputs.levels if level.vectors is not None]
         if vectors:
             codes = mask_codes(targets, self.config.mask_coefficients)
-            terms["code"] = weights.codes * code_loss(torch.stack(vectors), codes, matches).sum()
+            terms["code"] = weights.codes * code_loss(torch.stack(vectors), codes, matches, matched).sum()
         if outputs.token_logits is not None:
             focal, dice = self._of_tokens(outputs.token_logits, targets, batch, boxes)
             terms |= {"token_focal": weights.token_focal * focal, "token_dice": weights.token_dice * dice}
@@ -162,7 +170,9 @@ class Criterion:
     def _to_teacher(self, outputs: Outputs, teacher: DistillationTokens) -> Tensor:
         if outputs.distil is None:
             raise ValueError("the outputs were not made for losses: they hold no tokens to distil")
-        return (rooted_token_distance if self.distil_root else token_distance)(outputs.distil, teacher)
+        if self.distil_root:
+            return rooted_token_distance(outputs.distil, teacher, self.world)
+        return token_distance(outputs.distil, teacher)
 
 
 @dataclass(frozen=True)
@@ -195,24 +205,26 @@ class NeckFreeCriterion:
             raise UserError("a detector without a decoder cannot be distilled")
         with torch.autocast(batch.images.device.type, enabled=False):
             objects = objects_of(targets)
-            boxes = mean_boxes(objects, self.world)
             logits, predicted = outputs.final.logits[None], outputs.final.boxes[None]
             matches = match(logits, predicted, objects, softmax_class_cost, self.costs)
+            boxes, matched = mean_counts(objects, matches, self.world)
             of_boxes = box_losses(predicted, objects, matches, boxes)
             terms = {
-                "class": self.weights.classes * softmax_class_loss(logits, objects, matches).sum(),
+                "class": self.weights.classes * softmax_class_loss(logits, objects, matches, matched).sum(),
                 "box": self.weights.boxes * of_boxes.l1.sum(),
                 "giou": self.weights.giou * of_boxes.giou.sum(),
             }
             return Losses(terms, class_error(logits.detach(), objects, matches)[0])
 
 
-def mean_boxes(objects: Objects, world: World) -> Tensor:
-    """A scalar: how many objects a process has on average, at least 1. All processes must call it together."""
-    count = torch.tensor(float(len(objects.labels)), device=objects.labels.device)
-    if world.size > 1:
-        dist.all_reduce(count)
-    return (count / world.size).clamp(min=1)
+def mean_counts(objects: Objects, matches: Matches, world: World) -> tuple[Tensor, Tensor]:
+    """Two scalars: how many objects, and how many matches of a level, a process has on average.
+
+    Of objects, as if there were one where there is none in all processes together. All must call it together.
+    """
+    own = torch.tensor([len(objects.labels), matches.objects.shape[1]], dtype=torch.float32)
+    boxes, matched = summed(own.to(objects.labels.device), world).unbind()
+    return boxes.clamp(min=1) / world.size, matched / world.size
 
 
 def mask_codes(targets: Sequence[Target], length: int) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from vtk_cli.detect.configurations import BackboneConfig, DetectorConfig
 from vtk_cli.detect.heads import wide
 from vtk_cli.detect.predictions import DistillationTokens, PaddedImages
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.whole_batch import summed
 from vtk_cli.errors import UserError
 
 
@@ -61,9 +63,15 @@ def token_distance(student: DistillationTokens, teacher: DistillationTokens) -> 
     return torch.stack(patches).sum() + _mean_norm(student.body, teacher.body) + levels
 
 
-def rooted_token_distance(student: DistillationTokens, teacher: DistillationTokens) -> Tensor:
-    """The square root of `token_distance`, as published; where that is 0 the gradient is 0."""
-    distance = token_distance(student, teacher)
+def rooted_token_distance(
+    student: DistillationTokens, teacher: DistillationTokens, world: World | None = None
+) -> Tensor:
+    """The square root of `token_distance`, as published; where that is 0 the gradient is 0.
+
+    Among several processes the root is that of their mean distance, since the mean of their roots would be another
+    loss.
+    """
+    distance = summed(token_distance(student, teacher), world) / (1 if world is None else world.size)
     return distance.clamp(min=torch.finfo(distance.dtype).tiny).sqrt()
 
 

@@ -1,7 +1,7 @@
 """The losses of the matched queries, each for all levels at once (arXiv 2010.04159; arXiv 2204.07962, Section 4).
 
-Sums over matches are divided by `boxes`, the objects that a process has on average, at least 1: then the mean of the
-processes' gradients is the gradient of one process with all images.
+Sums are divided by counts that a process has on average, `boxes` that of objects: then the mean of the processes'
+gradients is the gradient of one process with all images.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ def focal_class_loss(logits: Tensor, objects: Objects, matches: Matches, boxes: 
     return loss.sum((1, 2, 3)) / boxes
 
 
-def softmax_class_loss(logits: Tensor, objects: Objects, matches: Matches) -> Tensor:
+def softmax_class_loss(logits: Tensor, objects: Objects, matches: Matches, matched: Tensor) -> Tensor:
     """(L,): the weighted mean cross-entropy of all queries, "no object" counting 0.1 (arXiv 2005.12872, Section 3.1).
 
     Args:
-        logits: (L, B, Q, K + 1), the last "no object".
+        logits: (L, B, Q, K + 1), the last "no object"; equally many queries in all processes.
         objects, matches: see `focal_class_loss`.
+        matched: scalar, the matches of a level that a process has on average.
     """
     nothing = logits.shape[-1] - 1
     wanted = torch.full(logits.shape[:-1], nothing, device=logits.device)
@@ -62,8 +63,12 @@ def softmax_class_loss(logits: Tensor, objects: Objects, matches: Matches) -> Te
     wanted[levels, matches.images, matches.queries] = objects.labels[matches.objects]
     weights = logits.new_ones(nothing + 1)
     weights[nothing] = NO_OBJECT_WEIGHT
-    pairs = zip(logits, wanted, strict=True)
-    return torch.stack([F.cross_entropy(each.flatten(0, 1), to.flatten(), weights) for each, to in pairs])
+    whole = NO_OBJECT_WEIGHT * wanted[0].numel() + (1 - NO_OBJECT_WEIGHT) * matched
+    costs = [
+        F.cross_entropy(each.flatten(0, 1), to.flatten(), weights, reduction="sum")
+        for each, to in zip(logits, wanted, strict=True)
+    ]
+    return torch.stack(costs) / whole
 
 
 def box_losses(predicted: Tensor, objects: Objects, matches: Matches, boxes: Tensor) -> BoxLosses:
@@ -94,17 +99,18 @@ def iou_aware_loss(iou_logits: Tensor, iou: Tensor, matches: Matches, boxes: Ten
     return F.binary_cross_entropy_with_logits(found, iou, reduction="none").sum(1) / boxes
 
 
-def code_loss(vectors: Tensor, codes: Tensor, matches: Matches) -> Tensor:
-    """(L,): 3 times the mean of |v - code| over the matches and their coefficients; 0 with no match.
+def code_loss(vectors: Tensor, codes: Tensor, matches: Matches, matched: Tensor) -> Tensor:
+    """(L,): 3 times the mean of |v - code| over the matches of all processes and their coefficients; 0 with no match.
 
     Args:
         vectors: (L, B, Q, n).
         codes: (N, n), of the objects' masks.
         matches: of the batch.
+        matched: scalar, the matches of a level that a process has on average.
     """
     found = matches.of(vectors)
     distance = F.l1_loss(found, codes[matches.objects].to(found.dtype), reduction="none")
-    return 3 * distance.sum((1, 2)) / max(1, distance[0].numel())
+    return 3 * distance.sum((1, 2)) / torch.where(matched > 0, matched * vectors.shape[-1], 1)
 
 
 def class_error(logits: Tensor, objects: Objects, matches: Matches) -> Tensor:
