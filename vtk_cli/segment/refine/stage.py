@@ -136,7 +136,7 @@ def train_refiner(
 
     fit(
         network,
-        RefineObjective(config, C, dice),
+        RefineObjective(config, C, dice, world),
         EqualEpochs(passes, each),
         optimizer,
         plan=Plan(

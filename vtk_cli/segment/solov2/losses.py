@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.whole_batch import summed
 from vtk_cli.segment.solov2.masks import mask_logits
 from vtk_cli.segment.solov2.predictions import LevelOutput, Outputs
 from vtk_cli.segment.solov2.targets import BACKGROUND, ImageTargets, LevelTargets
@@ -23,6 +25,9 @@ EPSILON = 1e-3
 @dataclass(frozen=True)
 class Losses:
     """Of a batch.
+
+    The masks and cells that are divided by are those of all processes, shared out: the mean of the processes' losses is
+    the loss of one with all images, and so is the mean of their gradients.
 
     Args:
         mask: scalar: 3 times the mean dice loss of all masks of cells of all levels and images; 0 without any.
@@ -38,22 +43,26 @@ class Losses:
         return self.mask + self.category
 
 
-def solo_losses(outputs: Outputs, targets: Sequence[ImageTargets]) -> Losses:
-    """The losses of a batch, of this process's images alone.
+def solo_losses(outputs: Outputs, targets: Sequence[ImageTargets], world: World | None = None) -> Losses:
+    """The losses of a batch.
 
     Args:
         outputs: of the network.
         targets: image by image, from `assign`.
+        world: this process among the others, which must call it together; None: it is alone.
     """
+    size = 1 if world is None else world.size
     with torch.autocast(outputs.mask_features.device.type, enabled=False):
         outputs = outputs.float()
         dice = torch.cat([_image_dice(outputs.of_image(index), each) for index, each in enumerate(targets)])
+        category, cells = _category_loss(outputs.levels, targets)
+        masks, positive = summed(torch.stack([cells.new_tensor(len(dice)), cells]).to(category.dtype), world).unbind()
         if len(dice):
-            mask = MASK_WEIGHT * dice.mean()
+            mask = MASK_WEIGHT * dice.sum() / (masks / size)
         else:  # every parameter still gets its gradient, which processes that train together wait for
             unused = [outputs.mask_features, *(level.kernels for level in outputs.levels)]
             mask = torch.stack([each.sum() * 0 for each in unused]).sum()
-        return Losses(mask, _category_loss(outputs.levels, targets))
+        return Losses(mask, category / ((positive + 1) / size))
 
 
 def dice_losses(predicted: Tensor, wanted: Tensor) -> Tensor:
@@ -90,14 +99,15 @@ def _image_dice(outputs: Outputs, targets: ImageTargets) -> Tensor:
     return dice_losses(predicted, targets.masks[objects])
 
 
-def _category_loss(levels: Sequence[LevelOutput], targets: Sequence[ImageTargets]) -> Tensor:
+def _category_loss(levels: Sequence[LevelOutput], targets: Sequence[ImageTargets]) -> tuple[Tensor, Tensor]:
+    """Two scalars: the focal loss of all levels, summed, and how many cells have an object."""
     losses, positive = [], []
     for index, level in enumerate(levels):
         wanted = [image.levels[index] for image in targets]
         category = torch.stack([each.category for each in wanted])
         losses.append(focal_loss(level.category, category, _ignored(wanted)))
         positive.append((category != BACKGROUND).sum())
-    return torch.stack(losses).sum() / (torch.stack(positive).sum() + 1)
+    return torch.stack(losses).sum(), torch.stack(positive).sum()
 
 
 def _ignored(targets: Sequence[LevelTargets]) -> Tensor | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock
 from vtk_cli.segment.solov2.configurations import SegmenterConfig
 from vtk_cli.segment.solov2.losses import solo_losses
@@ -31,10 +32,12 @@ class SegmentObjective:
     Args:
         config: of the network.
         shared: `one_mask_a_cell`, or `as_published`.
+        world: this process among the others; None: it is alone.
     """
 
     config: SegmenterConfig
     shared: SharedCells = one_mask_a_cell
+    world: World | None = None
 
     def __call__(self, model: nn.Module, batch: tuple[Any, ...], clock: Clock) -> Tensor:  # noqa: ARG002
         """The loss of (indices, batch)."""
@@ -43,7 +46,8 @@ class SegmentObjective:
         height, width = images.images.shape[2:]
         canvas = (int(height), int(width))
         pairs = zip(images.targets, images.lost, strict=True)
-        return solo_losses(outputs, [self._targets(target, lost, canvas) for target, lost in pairs]).total
+        wanted = [self._targets(target, lost, canvas) for target, lost in pairs]
+        return solo_losses(outputs, wanted, self.world).total
 
     def _targets(self, target: Target, lost: Tensor, canvas: tuple[int, int]) -> ImageTargets:
         config = self.config

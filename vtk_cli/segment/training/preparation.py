@@ -117,7 +117,7 @@ def prepare(
         role,
         network,
         started_from,
-        SegmentObjective(network.config, as_published if options.official_quirks else one_mask_a_cell),
+        SegmentObjective(network.config, as_published if options.official_quirks else one_mask_a_cell, world),
         batches,
         optimizer,
         Rate(optimizer, rate, shape),
