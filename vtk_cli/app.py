@@ -21,6 +21,7 @@ from typer.exceptions import Abort, TyperException
 
 from vtk_cli import __version__
 from vtk_cli.console import Console
+from vtk_cli.engine.launch import command_line
 from vtk_cli.errors import ExitCode, VtkError
 
 SUBCOMMANDS = {
@@ -112,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = typer.main.get_command(app)
-        code = command.main(args=arguments, prog_name="vtk", standalone_mode=False) or ExitCode.DONE
+        with command_line(arguments):
+            code = command.main(args=arguments, prog_name="vtk", standalone_mode=False) or ExitCode.DONE
         if sys.stdout is not None:  # it is None where the caller closed it
             sys.stdout.flush()  # what cannot be written is heard here, not while Python ends
         return int(code)

@@ -22,6 +22,7 @@ from timm.utils import init_distributed_device
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
+from vtk_cli.engine.launch import is_launched
 from vtk_cli.engine.parallel_options import Parallel
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import UserError, VtkError
@@ -119,7 +120,7 @@ def join_world(device: str, parallel: Parallel = "ddp") -> Iterator[World]:
     Raises:
         UserError: no such device, or fewer GPUs than processes on this machine.
     """
-    if not _is_launched():
+    if not is_launched():
         yield World(0, 1, 0, resolve_device(device), parallel=parallel)
         return
     kind = resolve_device(device).type
@@ -193,17 +194,6 @@ def first_host(nodes: str) -> str:
     """The first host of a Slurm node list: `gpu[003-007,009],cpu1` -> `gpu003`."""
     bracketed = re.match(r"([^,\[]*)\[([^\],-]+)[^\]]*\]([^,\[]*)", nodes)
     return "".join(bracketed.groups()) if bracketed else nodes.partition(",")[0]
-
-
-def _is_launched() -> bool:
-    """Whether torchrun or srun started this process as one of several.
-
-    An sbatch script sees `SLURM_NTASKS` too, but only srun sets `SLURM_STEP_NUM_TASKS`: a plain `vtk` inside the
-    script is alone.
-    """
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"]) > 1
-    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def _adopt_slurm_step() -> None:
