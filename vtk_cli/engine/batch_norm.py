@@ -41,6 +41,19 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
     return model
 
 
+def ordinary_batch_norm(model: nn.Module) -> nn.Module:
+    """Undo `synchronise_batch_norm`: every layer is of its own class again, with what it has learnt.
+
+    Returns:
+        `model`.
+    """
+    before = {kind: plain for plain, kind in _KINDS.items()}
+    for module in model.modules():
+        if type(module) in before:
+            module.__class__ = before[type(module)]  # type: ignore[assignment]  # it is a batch normalisation
+    return model
+
+
 class _Synchronised(_BatchNorm):
     """Before a class of batch normalisation: what it does in training, among several processes."""
 

@@ -6,8 +6,10 @@ gradient of one process with the whole batch; for any other it is so once the su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
@@ -29,6 +31,39 @@ def summed(value: Tensor, world: World | None) -> Tensor:
         return value
     total: Tensor = _Summed.apply(value, world.size)
     return total
+
+
+def gathered(value: Tensor, world: World | None, sizes: Sequence[int]) -> Tensor:
+    """The rows of all processes one after another, in each; all must call it together.
+
+    A loss of these rows is the same in every process, and as with `summed` the mean of the processes' gradients is its
+    gradient: whatever the loss does with the whole batch, and however many of its rows each process has.
+
+    Args:
+        value: (n, ...), n differing from process to process.
+        world: this process among the others; None: it is alone.
+        sizes: n of each process, in their order; empty: nothing is exchanged, each has the whole batch.
+    """
+    if world is None or world.size == 1 or not sizes:
+        return value
+    rows: Tensor = _Gathered.apply(value, world.rank, tuple(sizes))
+    return rows
+
+
+class _Gathered(Function):
+    @staticmethod
+    def forward(context: Any, value: Tensor, rank: int, sizes: tuple[int, ...]) -> Tensor:
+        context.rank, context.sizes = rank, sizes
+        sent = value.new_zeros(max(sizes), *value.shape[1:])
+        sent[: len(value)] = value
+        received = [torch.empty_like(sent) for _ in sizes]
+        dist.all_gather(received, sent)
+        return torch.cat([rows[:size] for rows, size in zip(received, sizes, strict=True)])
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        own: Tensor = gradients[0].split(list(context.sizes))[context.rank]
+        return own * len(context.sizes), None, None
 
 
 class _Summed(Function):
