@@ -44,7 +44,6 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
 
         require_devices(options.device, count)
         if options.dry_run:
-            console.note(f"the plan is for {count} processes, which share each batch")
             return run(options, console)
         return run_processes(_COMMAND_LINE.get(tuple(sys.argv[1:])), count, show_agent=options.debug)
 

@@ -1,11 +1,11 @@
-"""Options of training by several processes."""
+"""Options of training and evaluating by several processes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vtk_cli.options import RunOptions, option
+from vtk_cli.options import RunOptions, SpeechOptions, option
 
 Parallel = Literal["ddp", "fsdp"]
 """`ddp`: whole weights in every process; `fsdp`: a part in each."""
@@ -14,8 +14,8 @@ PARALLELS: tuple[Parallel, ...] = get_args(Parallel)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelOptions(RunOptions):
-    """How the processes of one training share it."""
+class ProcessOptions(SpeechOptions):
+    """How many processes do it."""
 
     nproc: int | None = option(
         None,
@@ -25,6 +25,12 @@ class ParallelOptions(RunOptions):
         minimum=1,
         recorded=False,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelOptions(ProcessOptions, RunOptions):
+    """How the processes of one training share it."""
+
     parallel: Parallel = option(
         "ddp", "ddp: whole weights in each process; fsdp: a part, for networks too large for one GPU.", panel="Scale"
     )
