@@ -15,10 +15,10 @@ from functools import wraps
 from typing import TypeVar
 
 from vtk_cli.console import Console
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.parallel_options import ProcessOptions
 from vtk_cli.errors import ExitCode
 
-OptionsType = TypeVar("OptionsType", bound=ParallelOptions)
+OptionsType = TypeVar("OptionsType", bound=ProcessOptions)
 Run = Callable[[OptionsType, Console], ExitCode | None]
 
 _COMMAND_LINE: ContextVar[tuple[str, ...]] = ContextVar("command line")
@@ -43,7 +43,7 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
         from vtk_cli.engine.local_processes import require_devices, run_processes
 
         require_devices(options.device, count)
-        if options.dry_run:
+        if getattr(options, "dry_run", False):
             return run(options, console)
         return run_processes(_COMMAND_LINE.get(tuple(sys.argv[1:])), count, show_agent=options.debug)
 

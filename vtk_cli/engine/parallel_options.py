@@ -15,7 +15,9 @@ PARALLELS: tuple[Parallel, ...] = get_args(Parallel)
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessOptions(SpeechOptions):
-    """How many processes do it."""
+    """How many processes do it, and where."""
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
 
     nproc: int | None = option(
         None,
