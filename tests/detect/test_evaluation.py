@@ -15,7 +15,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet, ImageRecord, open_detection
 from vtk_cli.data.detection.evaluation import NUMBERS, evaluate_boxes, evaluate_masks
 from vtk_cli.data.detection.outlines import outline_of_mask
-from vtk_cli.data.detection.results import Detections, gathered, read_results, write_results, yolo_lines
+from vtk_cli.data.detection.results import Detections, joined, read_results, write_results, yolo_lines
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.detect.confusion import confusion_matrix
 from vtk_cli.errors import UserError
@@ -185,22 +185,17 @@ def test_masks_are_needed_to_evaluate_masks():
         evaluate_masks(replace(dataset, records=tuple(bare)), detections)
 
 
-class SharedBy:
-    """Stands for two processes: what this one has is gathered with what the other has."""
-
-    def __init__(self, other: list[Detections]) -> None:
-        self.other = other
-
-    def gather(self, own: list[Detections]) -> list[list[Detections]]:
-        return [own, self.other]
-
-
 def test_shards_of_images_give_what_one_process_gives():
     dataset, detections = made()
-    first, second = detections[::2], [*detections[1::2], detections[0]]  # the last fills its batch
-    whole = gathered(first, SharedBy(second))
+    whole = joined([detections[::2], [], detections[1::2]])
     assert [one.image_id for one in whole] == sorted(one.image_id for one in detections)
     assert evaluate_boxes(dataset, whole).numbers == evaluate_boxes(dataset, detections).numbers
+
+
+def test_an_image_in_two_shards_is_no_result():
+    _, detections = made()
+    with pytest.raises(ValueError, match="looked at twice"):
+        joined([detections[::2], [*detections[1::2], detections[0]]])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from typing import Literal
 
 from vtk_cli.console import Console
 from vtk_cli.detect.options import SCENES_MODEL, TrainOptions
+from vtk_cli.engine.launch import launched
+from vtk_cli.engine.parallel_options import ProcessOptions
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 
@@ -41,7 +43,7 @@ class _UseOptions(_NetworkOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(_UseOptions):
+class EvalOptions(_UseOptions, ProcessOptions):
     """`vtk detect eval`."""
 
     model: str = option("", _MODEL_HELP, positional=True, metavar="MODEL")
@@ -193,7 +195,7 @@ app = new_app("Train and use transformer detectors: ViDT and ViDT+.")
 add_command(
     app,
     TrainOptions,
-    train,
+    launched(train),
     name="train",
     epilog="Examples:  vtk detect train   ·   vtk detect train coco/ --model vidt-plus-tiny   ·  "
     " vtk detect train my-yolo/ --weights vidt_plus_nano_det300.pth   ·  "
@@ -202,7 +204,7 @@ add_command(
 add_command(
     app,
     EvalOptions,
-    evaluate,
+    launched(evaluate),
     name="eval",
     epilog="Examples:  vtk detect eval RUN   ·   vtk detect eval vidt_plus_tiny_det300.pth coco/ -o evaluation",
 )

@@ -1,7 +1,9 @@
 """Detections of many images: read, resized, batched, seen by the network, brought back to the original sizes.
 
 A batch holds images of one size only, so none is padded for another's sake: the window attention of a Swin sees
-padding, and what is detected in an image would depend on its neighbours in the batch.
+padding, and what is detected in an image would depend on its neighbours in the batch. Several processes share out whole
+batches, so that each image is seen in the company that it has in one process: what is found is the same to the last
+bit.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.outlines import outline_of_mask
-from vtk_cli.data.detection.results import Detections, gathered
+from vtk_cli.data.detection.results import Detections, joined
 from vtk_cli.detect import postprocess
 from vtk_cli.detect.checkpoint import Detector
 from vtk_cli.detect.mask_code import above_half
@@ -26,6 +28,7 @@ from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.detect.samples import EvaluationImages
 from vtk_cli.engine.devices import Precision, autocast
 from vtk_cli.engine.distributed import World
+from vtk_cli.engine.shared_work import in_every_process
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import JobError
 
@@ -33,12 +36,12 @@ Batch = tuple[PaddedImages, tuple[Target, ...]]
 
 
 class EvaluationBatches:
-    """Batches of images of one size, this process's share of them.
+    """Batches of images of one size, this process's share of them; no image is in two.
 
     Args:
         dataset: the images.
         preprocessing: of the network.
-        batch_size: images at a time, in this process.
+        batch_size: images at a time, in each process; whatever depends on it, the number of processes must not.
         workers: processes that read; with 0 this one does. They live until `close`.
         world: this process among the others; None for a single one.
         pin_memory: for a GPU.
@@ -168,17 +171,21 @@ def detect(
 
     Raises:
         JobError: the network's answers are not finite.
-        UserError: an image can no longer be read.
+        UserError: an image can no longer be read; raised in every process.
     """
-    found: list[Detections] = []
-    look = Inference(network, device, precision)
-    with console.progress("detecting", len(batches)) as progress:
-        for images, targets in batches:
-            sizes = [target.original_size for target in targets]
-            each = look(images.to(device, non_blocking=True), sizes, masks=masks)
-            found += [host_detections(one, target.image_id) for one, target in zip(each, targets, strict=True)]
-            progress.advance(len(targets))
-    return found if batches.world is None else gathered(found, batches.world)
+
+    def look_at_mine() -> list[Detections]:
+        found: list[Detections] = []
+        look = Inference(network, device, precision)
+        with console.progress("detecting", len(batches)) as progress:
+            for images, targets in batches:
+                sizes = [target.original_size for target in targets]
+                each = look(images.to(device, non_blocking=True), sizes, masks=masks)
+                found += [host_detections(one, target.image_id) for one, target in zip(each, targets, strict=True)]
+                progress.advance(len(targets))
+        return found
+
+    return joined(in_every_process(batches.world or World(0, 1, 0, device), look_at_mine))
 
 
 def host_detections(found: postprocess.Detections, image_id: int) -> Detections:

@@ -26,7 +26,7 @@ from vtk_cli.engine.run_weights import BEST
 from vtk_cli.errors import ExitCode, JobError
 from vtk_cli.models.best_weights import BestWeights
 
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds"}
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "parallel"}
 """Options that may differ when a run goes on: the result does not depend on them."""
 
 
@@ -38,7 +38,7 @@ def train_detector(options: TrainOptions, console: Console) -> ExitCode:
         JobError: the loss is not finite, or the disk is full; the last checkpoint stays.
         Preempted, KeyboardInterrupt: a signal came; the state is saved.
     """
-    with join_world(options.device) as world:
+    with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
         training = prepare(options, open_data(options, face), world, face)
         if options.dry_run:

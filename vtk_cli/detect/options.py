@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from vtk_cli.detect.configurations import DETECTORS
 from vtk_cli.detect.recipes import RECIPES
+from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.names import ALIASES
 from vtk_cli.options import RunOptions, option
@@ -218,7 +219,9 @@ class SpeedOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(DataOptions, NetworkOptions, InputOptions, LossOptions, OptimizationOptions, SpeedOptions):
+class TrainOptions(
+    DataOptions, NetworkOptions, InputOptions, LossOptions, OptimizationOptions, SpeedOptions, ParallelOptions
+):
     """All options of `vtk detect train`."""
 
     recipe_option: ClassVar[str] = "recipe"

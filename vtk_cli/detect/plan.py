@@ -7,12 +7,15 @@ from vtk_cli.detect.network import parameter_count
 from vtk_cli.detect.options import TrainOptions
 from vtk_cli.detect.preparation import Training
 from vtk_cli.engine.devices import resolve_precision
+from vtk_cli.engine.process_plan import process_plan
 
 
 def show_plan(options: TrainOptions, training: Training, console: Console) -> None:
     """What `--dry-run` says; nothing is written."""
     data, config = training.data, training.config
     learns = ["boxes", *(["masks"] if config.mask_coefficients else []), *(["IoU"] if config.iou_aware else [])]
+    shares = process_plan(options, training.world, options.batch_size)
+    shared_out = [(name.replace("_", " "), value) for name, value in shares.items()]
     rows: list[tuple[str, object]] = [
         ("detector", training.name),
         ("backbone", config.backbone.name),
@@ -27,6 +30,7 @@ def show_plan(options: TrainOptions, training: Training, console: Console) -> No
         ("warm-up", f"{training.scheduler.warmup:,} updates"),
         ("learning rate", _rates(options.lr, training.start.backbone_lr)),
         ("precision", resolve_precision(training.plan.precision, training.world.device)),
+        *shared_out,
     ]
     console.table("Plan", ("", "value"), rows)
     console.emit({name: str(value) for name, value in rows})

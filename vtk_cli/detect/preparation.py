@@ -23,6 +23,7 @@ from vtk_cli.detect.samples import Mixing, TrainingImages, Transform
 from vtk_cli.detect.starting import Start, starting_detector
 from vtk_cli.detect.trained import open_trained
 from vtk_cli.detect.transforms import Letterbox, ModernTraining, PaperTraining, Stretch
+from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import Batches, LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import EqualEpochs, PlainAtLast, equal_epochs
@@ -31,6 +32,8 @@ from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
 
+_LOOKED_AT = 8
+"""Images that are evaluated at a time, however many processes there are, so that all numbers of them find the same."""
 _MOST_WARMUP = 0.1
 """Of a training's updates, so many at most are the warm-up that a recipe brings along."""
 
@@ -131,6 +134,8 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
     seed_everything(options.seed)
     start = starting_detector(options, data.train, data.classes, console)
     network = start.network
+    if options.sync_bn and world.size > 1:
+        synchronise_batch_norm(network)
     network.to(world.device)
     if world.device.type == "cpu":
         keep_freed_memory()
@@ -260,7 +265,7 @@ def _validation(
     return EvaluationBatches(
         data.val,
         preprocessing,
-        batch_size=max(1, options.batch_size // world.size),
+        batch_size=min(options.batch_size, _LOOKED_AT),
         workers=_workers(options),
         world=world,
         pin_memory=world.device.type == "cuda",

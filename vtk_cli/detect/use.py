@@ -15,10 +15,10 @@ from vtk_cli.detect.measuring import measured, measures_masks
 from vtk_cli.detect.options import SCENES
 from vtk_cli.detect.prediction import Predictor, Shown, Wanted, predict, prediction_rows, predictions_json
 from vtk_cli.detect.preprocessing import Preprocessing
-from vtk_cli.detect.report import CLASS_COLUMNS, class_rows, number_rows, write_evaluation
+from vtk_cli.detect.report import CLASS_COLUMNS, Measured, class_rows, number_rows, write_evaluation
 from vtk_cli.detect.trained import Trained, open_trained, save_trained
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.distributed import join_world
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder
@@ -32,39 +32,46 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
         raise UserError("which detector?", "MODEL", "name a run folder or a weight file")
     if options.out is not None:
         require_folder(options.out)
-    device = resolve_device(options.device)
-    trained = open_trained(options.model, options.which, dec_layers=options.dec_layers)
-    dataset = _dataset(options, trained, console)
-    trained = trained.of_classes(Classes(dataset.class_names, dataset.category_ids))
-    network = trained.network.to(device)
-    preprocessing = trained.preprocessing.resized(options.size)
-    batches = EvaluationBatches(
-        dataset,
-        preprocessing,
-        batch_size=options.batch_size,
-        workers=0 if options.data is None and options.workers is None else worker_count(options.workers),
-        pin_memory=device.type == "cuda",
-    )
-    found = measured(
-        network,
-        batches,
-        world=World(0, 1, 0, device),
-        precision=options.precision,
-        masks=options.masks and measures_masks(network, dataset),
-        console=console,
-    )
-    batches.close()
+    with join_world(options.device) as world:
+        face = console if world.is_main else Console(quiet=True)
+        trained = open_trained(options.model, options.which, dec_layers=options.dec_layers)
+        dataset = _dataset(options, trained, face)
+        trained = trained.of_classes(Classes(dataset.class_names, dataset.category_ids))
+        network = trained.network.to(world.device)
+        preprocessing = trained.preprocessing.resized(options.size)
+        batches = EvaluationBatches(
+            dataset,
+            preprocessing,
+            batch_size=options.batch_size,
+            workers=0 if options.data is None and options.workers is None else worker_count(options.workers),
+            world=world,
+            pin_memory=world.device.type == "cuda",
+        )
+        found = measured(
+            network,
+            batches,
+            world=world,
+            precision=options.precision,
+            masks=options.masks and measures_masks(network, dataset),
+            console=face,
+        )
+        batches.close()
+        world.on_main(lambda: _tell(options, found, _words(preprocessing), face))
+    return ExitCode.DONE
+
+
+def _tell(options: EvalOptions, found: Measured, seen: str, console: Console) -> None:
+    """Show and write how good a detector is; `seen` says how it saw the images."""
+    dataset = found.dataset
     title = f"{options.model} on {dataset.name}"
     console.table(title, ("", "%"), number_rows(found))
     console.table("Classes, boxes, in %", CLASS_COLUMNS, class_rows(found.boxes))
     if found.masks is not None:
         console.table("Classes, masks, in %", CLASS_COLUMNS, class_rows(found.masks))
     if options.out is not None:
-        about = f"{len(dataset):,} images with {dataset.objects:,} objects, {_words(preprocessing)}."
-        page = write_evaluation(options.out, found, title, about)
-        console.text(f"Look at {page}")
+        about = f"{len(dataset):,} images with {dataset.objects:,} objects, {seen}."
+        console.text(f"Look at {write_evaluation(options.out, found, title, about)}")
     console.emit({"model": options.model, "data": dataset.name, **found.to_json()})
-    return ExitCode.DONE
 
 
 def predict_images(options: PredictOptions, console: Console) -> ExitCode:

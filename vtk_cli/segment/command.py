@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from vtk_cli.console import Console
+from vtk_cli.engine.launch import launched
+from vtk_cli.engine.parallel_options import Parallel, ProcessOptions
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.segment.options import SegmentOptions, StageName
@@ -18,7 +20,7 @@ _ROUND_HELP = "Of a run of several rounds, which: round-2, ema-1 ... [default: t
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageOptions(SpeechOptions):
+class StageOptions(ProcessOptions):
     """One stage by itself."""
 
     run: Path | None = option(None, "The folder of a run, with its options.", positional=True, metavar="RUN")
@@ -26,7 +28,9 @@ class StageOptions(SpeechOptions):
         False, "Make it again; what depends on it is made again afterwards.", panel="Stages", recorded=False
     )
     round: str = option("", _ROUND_HELP, panel="Stages", metavar="NAME")
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
+    parallel: Parallel | None = option(
+        None, "What each process holds of the weights [default: as in the run].", panel="Scale"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class _UseOptions(SpeechOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(_UseOptions):
+class EvalOptions(_UseOptions, ProcessOptions):
     """`vtk segment eval`."""
 
     model: str = option("", _MODEL_HELP, positional=True, metavar="MODEL")
@@ -275,19 +279,24 @@ app = new_app("Segment instances with few masks and many clicks: PointWSSIS.")
 add_command(
     app,
     SegmentOptions,
-    run,
+    launched(run),
     name="run",
     epilog="Examples:  vtk segment run   ·   vtk segment run --strong s.json --weak w.json --val v.json --out RUN"
     "   ·   vtk segment run --resume RUN   ·   vtk segment run --strong s.json --weak w.csv --until merge",
 )
 for _name, _help in _STAGES.items():
     add_command(
-        app, StageOptions, _stage(_name), name=_name, help=_help, epilog=f"Examples:  vtk segment {_name} RUN --redo"
+        app,
+        StageOptions,
+        launched(_stage(_name)),
+        name=_name,
+        help=_help,
+        epilog=f"Examples:  vtk segment {_name} RUN --redo",
     )
 add_command(
     app,
     EvalOptions,
-    evaluate,
+    launched(evaluate),
     name="eval",
     epilog="Examples:  vtk segment eval RUN val.json   ·   vtk segment eval RUN val.json --prompt point",
 )

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
-from vtk_cli.engine.distributed import join_world, shared_run
+from vtk_cli.engine.distributed import World, join_world, shared_run
 from vtk_cli.engine.loop import FitResult
+from vtk_cli.engine.process_plan import process_plan
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
-from vtk_cli.errors import ExitCode
+from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import make_folder, write_json, write_text
 from vtk_cli.options import RUN_CONFIG, flag_name, option_fields
 from vtk_cli.segment.context import MERGED, REFINING, Job
@@ -41,6 +42,7 @@ from vtk_cli.segment.report import Story, write_report
 from vtk_cli.segment.rounds import Round, rounds_of, snapshot
 from vtk_cli.segment.solov2.network import SOLOv2, parameter_count
 from vtk_cli.segment.stages import (
+    RECORD,
     STAGES,
     ChangedInputs,
     Stage,
@@ -61,11 +63,11 @@ _MAY_CHANGE = {flag_name(name) for name in option_fields(SegmentOptions)}
 
 def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts | None = None) -> ExitCode:
     """All stages that the options ask for: the whole command, or its plan."""
-    with join_world(options.device) as world:
+    with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
         sources = open_sources(options, face, scenes)
         if options.dry_run:
-            _show_plan(options, sources, face)
+            _show_plan(options, sources, world, face)
             return ExitCode.DONE
         before = _config_text(options.out)
         name = Path(options.strong).stem
@@ -75,6 +77,7 @@ def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts |
                 redone = options.redo
                 world.on_main(lambda: forget(rounds[0], redone, rounds[1:]))
             jobs = [Job(options, sources, each, world, face) for each in rounds]
+            _require_shares(jobs)
             try:
                 for job in jobs if options.until == STAGES[-1] else jobs[:1]:
                     for stage in job.stages():
@@ -83,7 +86,7 @@ def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts |
                 if world.is_main and before is not None:  # the run is still that of the options before
                     write_text(run.path / RUN_CONFIG, before)
                 raise
-            world.on_main(lambda: _conclude(jobs, run))
+            _conclude(jobs, run)
     return ExitCode.DONE
 
 
@@ -264,27 +267,42 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _conclude(jobs: Sequence[Job], run: RunFolder) -> None:
-    """Tell what there is now; write the page and the summary."""
+    """Measure and tell what there is now; write the page and the summary."""
     complete = "student" in jobs[0].stages()
     job = jobs[-1] if complete else jobs[0]
     rounds = tuple(one.round for one in (jobs if complete else jobs[:1]))
-    found = _measured(job) if complete and job.sources.val is not None else None
+    found = _measured(job) if complete else None
     story = Story(run.path, rounds, job.sources, found, job.options.as_config())
+    job.world.on_main(lambda: _tell(story, jobs[0].stages(), run, job.console))
+
+
+def _tell(story: Story, stages: Sequence[Stage], run: RunFolder, console: Console) -> None:
     page = write_report(story)
-    summary = {**story.summary(), "folder": str(run.path), "report": str(page), "stages": list(jobs[0].stages())}
+    summary = {**story.summary(), "folder": str(run.path), "report": str(page), "stages": list(stages)}
     run.finish(summary)
-    job.console.table("What came out", ("", "value"), story.rows())
-    job.console.text(f"Look at {page}; labels: vtk segment preview {run.path}")
-    job.console.emit(summary)
+    console.table("What came out", ("", "value"), story.rows())
+    console.text(f"Look at {page}; labels: vtk segment preview {run.path}")
+    console.emit(summary)
 
 
 def _measured(job: Job) -> Measured | None:
     if job.sources.val is None:
         return None
-    return measured(job.looker(job.round.student), job.sources.val, teacher=False, console=job.console)
+    looker = job.looker(job.round.student)
+    return measured(looker, job.sources.val, teacher=False, world=job.world, console=job.console)
 
 
-def _show_plan(options: SegmentOptions, sources: Sources, console: Console) -> None:
+def _require_shares(jobs: Sequence[Job]) -> None:
+    """Refuse, before hours of training, a number of processes that cannot share the batches of the MaskRefineNet."""
+    for job in jobs:
+        batch, size = refine_settings(job.options).batch_size, job.world.size
+        if batch % size and "refine" in job.stages() and not (job.of("refine") / RECORD).exists():
+            what = f"{size} processes cannot share its batches of {batch} crops equally"
+            fix = f"start a divisor of {batch}, or make all before it with --until rough, and it by fewer processes"
+            raise UserError(what, "the stage refine", fix)
+
+
+def _show_plan(options: SegmentOptions, sources: Sources, world: World, console: Console) -> None:
     """What `--dry-run` says; nothing is written."""
     networks: list[SOLOv2] = [
         starting_network(_without_weights(options), sources.strong, role)[0] for role in ("teacher", "student")
@@ -292,6 +310,7 @@ def _show_plan(options: SegmentOptions, sources: Sources, console: Console) -> N
     length = teacher_length(
         len(sources.strong), len(sources.weak), options.batch_size, options.teacher_steps, options.snapshots
     )
+    shares = process_plan(options, world, options.batch_size)
     rows: list[tuple[str, object]] = [
         ("network", networks[0].config.name),
         (
@@ -306,6 +325,7 @@ def _show_plan(options: SegmentOptions, sources: Sources, console: Console) -> N
         ("updates", f"{length.updates:,} of the teacher, {options.student_steps:,} of the student"),
         ("rounds", f"{options.rounds}" + (f", and {options.ema_rounds} averaged" if options.ema_rounds else "")),
         ("refinement", f"{refine_settings(options).steps:,} updates" if options.refine else "none"),
+        *((name.replace("_", " "), value) for name, value in shares.items()),
     ]
     console.table("Plan", ("", "value"), rows)
     console.emit({name: str(value) for name, value in rows})

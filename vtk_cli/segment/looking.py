@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from vtk_cli.data.detection.outlines import outline_mask, outline_of_mask
 from vtk_cli.data.detection.results import Detections
 from vtk_cli.data.points import PointImage, PointSet, click_of_mask
 from vtk_cli.engine.devices import Precision, autocast
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.shared_work import in_every_process
 from vtk_cli.errors import JobError
 from vtk_cli.segment.labels.inputs import classes_of
 from vtk_cli.segment.solov2.inference import InferenceSettings, find_instances, masks_of_objects
@@ -94,26 +97,26 @@ def normal_settings(*, teacher: bool) -> InferenceSettings:
 
 
 def found_by_itself(
-    looker: Looker, dataset: DetectionSet, settings: InferenceSettings, console: Console
+    looker: Looker, dataset: DetectionSet, settings: InferenceSettings, *, world: World, console: Console
 ) -> list[Detections]:
-    """What the network finds in all images without clicks."""
+    """What the network finds in all images without clicks; of all processes, in every process."""
 
     def find(image: SeenImage, outputs: Outputs) -> Instances:
         return looker.instances(image, outputs, settings)
 
-    return _found(looker, dataset.records, find, "segmenting", console)
+    return _found(looker, dataset.records, find, "segmenting", world=world, console=console)
 
 
 def found_of_classes(
-    looker: Looker, dataset: DetectionSet, settings: InferenceSettings, console: Console
+    looker: Looker, dataset: DetectionSet, settings: InferenceSettings, *, world: World, console: Console
 ) -> list[Detections]:
-    """What the network finds where it is told which classes each image has."""
+    """What the network finds where it is told which classes each image has; as `found_by_itself`."""
 
     def find(image: SeenImage, outputs: Outputs) -> Instances:
         record = dataset.records[image.index]
         return looker.instances(image, outputs, settings, sorted(set(record.labels[~record.crowd].tolist())))
 
-    return _found(looker, dataset.records, find, "segmenting", console)
+    return _found(looker, dataset.records, find, "segmenting", world=world, console=console)
 
 
 def found_at_clicks(
@@ -121,14 +124,19 @@ def found_at_clicks(
     points: PointSet,
     prompts: Sequence[Sequence[PointPrompt]],
     settings: PointSettings,
+    *,
+    world: World,
     console: Console,
 ) -> list[Detections]:
-    """The masks of clicks, each with the score 1: their average precision is that of the masks alone."""
+    """The masks of clicks, each with the score 1: their average precision is that of the masks alone.
+
+    Of all processes, in every process.
+    """
 
     def find(image: SeenImage, outputs: Outputs) -> Instances:
         return looker.at_points(image, outputs, prompts[image.index], settings).instances.certain()
 
-    return _found(looker, points.images, find, "segmenting at clicks", console)
+    return _found(looker, points.images, find, "segmenting at clicks", world=world, console=console)
 
 
 def clicked_centroids(dataset: DetectionSet) -> PointSet:
@@ -169,12 +177,21 @@ def _found(
     images: Sequence[ImageRecord | PointImage],
     find: Callable[[SeenImage, Outputs], Instances],
     description: str,
+    *,
+    world: World,
     console: Console,
 ) -> list[Detections]:
-    """What `find` finds in each image."""
-    found = []
-    with console.progress(description, len(images)) as progress:
-        for image, outputs in looker.seen(images):
-            found.append(detections_of(images[image.index].id, find(image, outputs)))
-            progress.advance(1)
-    return found
+    """What `find` finds in each image, in their order: the processes take turns, and each image is seen by itself."""
+    mine = range(len(images))[world.rank :: world.size]
+
+    def look_at_mine() -> list[tuple[int, Detections]]:
+        found = []
+        with console.progress(description, len(mine)) as progress:
+            for seen, outputs in looker.seen([images[index] for index in mine]):
+                index = mine[seen.index]
+                found.append((index, detections_of(images[index].id, find(replace(seen, index=index), outputs))))
+                progress.advance(1)
+        return found
+
+    parts = in_every_process(world, look_at_mine)
+    return [one for _, one in sorted(chain.from_iterable(parts), key=lambda pair: pair[0])]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, option
 from vtk_cli.segment.recipes import RECIPES
@@ -205,7 +206,7 @@ class PseudoOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentOptions(LabelOptions, NetworkOptions, TrainingOptions, PseudoOptions):
+class SegmentOptions(LabelOptions, NetworkOptions, TrainingOptions, PseudoOptions, ParallelOptions):
     """All options of `vtk segment run`."""
 
     until: StageName = option("student", "Stop after this stage.", panel="Stages", recorded=False)

@@ -206,7 +206,9 @@ def _measured(job: Job, sources: Sources, weights: Mapping[str, Path]) -> Result
     if sources.val is None:
         raise ValueError("the scenes have a validation split")
     numbers = {
-        arm: measured(job.looker(file), sources.val, teacher=arm == "teacher", console=job.console).numbers
+        arm: measured(
+            job.looker(file), sources.val, teacher=arm == "teacher", world=job.world, console=job.console
+        ).numbers
         for arm, file in weights.items()
     }
     truth = _true_masks(sources.weak_file)

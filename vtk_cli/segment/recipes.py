@@ -3,7 +3,7 @@
 `paper` is the published training (arXiv 2303.15062, Section 4, and its code): SGD, a teacher at a learning rate of 0.05
 and a student at 0.01, steps by tenths, images of 640 to 800 pixels. `light` is the light SOLOv2 for images of 352 to
 512 pixels (arXiv 2003.10152). `small` is for data sets of some hundred images: AdamW and clipped gradients. `digits` is
-for the embedded scenes and the micro network.
+for the embedded scenes and the micro network, whose batch norms learn.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ _DIGITS: Recipe = {
     "precision": "fp32",
     "evaluations": 4,
     "ema_decay": 0.99,
+    "sync_bn": True,
 }
 _RECIPES: dict[str, Recipe] = {"digits": _DIGITS, "paper": _PAPER, "light": _LIGHT, "small": _SMALL}
 RECIPES: Mapping[str, Recipe] = MappingProxyType({name: MappingProxyType(recipe) for name, recipe in _RECIPES.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from vtk_cli.console import Console
-from vtk_cli.data.detection.evaluation import evaluate_masks
 from vtk_cli.data.detection.outlines import outline_mask
 from vtk_cli.data.detection.records import require_outlines
 from vtk_cli.data.detection.results import results_of, write_results, yolo_polygons
@@ -47,32 +46,32 @@ from vtk_cli.segment.pseudo.labels import read_pseudo_labels, read_unresolved, w
 from vtk_cli.segment.pseudo.preview import Preview, export_labelme, write_preview
 from vtk_cli.segment.refine.stage import REFINED
 from vtk_cli.segment.report import CLASS_COLUMNS, class_rows, draw_found, number_rows, write_evaluation
-from vtk_cli.segment.rounds import Round, round_named
+from vtk_cli.segment.rounds import round_named
 from vtk_cli.segment.solov2.exporting import export_segmenter
 from vtk_cli.segment.trained import Trained, open_trained
 from vtk_cli.segment.training.samples import seen_image
-from vtk_cli.segment.training.teaching import Measured
+from vtk_cli.segment.training.teaching import Measured, compared
 
 
 def make_stage(stage: StageName, options: StageOptions, console: Console) -> ExitCode:
     """Make one stage of a run with the options of the run."""
     folder = _run_folder(options.run)
-    settings = replace(run_options(folder), device=options.device)
+    settings = run_options(folder)
+    settings = replace(settings, device=options.device, parallel=options.parallel or settings.parallel)
     if stage in {"rough", "refine"} and not settings.refine:
         raise UserError("the run goes without refinement", str(folder), "make another with --refine")
     here, later = round_named(folder, settings, options.round)
     if stage not in here.stages:
         raise UserError(f"has no stage {stage!r}", f"--round {here.name}", f"it has {', '.join(here.stages)}")
-    with join_world(options.device) as world:
+    with join_world(options.device, settings.parallel) as world, ExitStack() as held:
         face = console if world.is_main else Console(quiet=True)
         job = Job(settings, open_sources(settings, face), here, world, face)
-        if world.is_main:
-            with lock(folder / LOCK, wait=False, busy="this run folder is in use by another process"):
-                _make_one(job, stage, later if options.redo else None)
-        else:
-            _make_one(job, stage, later if options.redo else None)
-    console.text(f"{here.title(stage)}: {job.of(stage)}")
-    console.emit({"stage": stage, "folder": str(job.of(stage))})
+        world.on_main(lambda: _take(folder, held))
+        if options.redo:
+            world.on_main(lambda: forget(here, stage, later))
+        make(job, stage)
+        face.text(f"{here.title(stage)}: {job.of(stage)}")
+        face.emit({"stage": stage, "folder": str(job.of(stage))})
     return ExitCode.DONE
 
 
@@ -94,36 +93,44 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
         raise UserError("which network, and on which images?", "MODEL JSON", "name a run or weights, and COCO JSON")
     if options.out is not None:
         require_folder(options.out)
-    device = resolve_device(options.device)
-    trained = open_trained(options.model, options.which, options.size, best=options.best)
-    dataset = open_strong(options.data, images=options.images, skip_bad=options.skip_bad, console=console)
-    require_outlines(dataset)
-    trained.require_classes(classes_of(dataset), dataset.name)
-    looker = trained.looker(device, options.precision, worker_count(options.workers))
-    normal = normal_settings(teacher=trained.role == "teacher")
-    if options.prompt == "point":
-        points = clicked_centroids(dataset)
-        found = found_at_clicks(looker, points, prompts_of(points), PUBLISHED_POINTS, console)
-    elif options.prompt == "classes":
-        found = found_of_classes(looker, dataset, normal, console)
-    else:
-        found = found_by_itself(looker, dataset, normal, console)
-    measured = Measured(dataset, found, evaluate_masks(dataset, found))
+    with join_world(options.device) as world:
+        face = console if world.is_main else Console(quiet=True)
+        trained = open_trained(options.model, options.which, options.size, best=options.best)
+        dataset = open_strong(options.data, images=options.images, skip_bad=options.skip_bad, console=face)
+        require_outlines(dataset)
+        trained.require_classes(classes_of(dataset), dataset.name)
+        looker = trained.looker(world.device, options.precision, worker_count(options.workers))
+        normal = normal_settings(teacher=trained.role == "teacher")
+        if options.prompt == "point":
+            points = clicked_centroids(dataset)
+            prompts = prompts_of(points)
+            found = found_at_clicks(looker, points, prompts, PUBLISHED_POINTS, world=world, console=face)
+        elif options.prompt == "classes":
+            found = found_of_classes(looker, dataset, normal, world=world, console=face)
+        else:
+            found = found_by_itself(looker, dataset, normal, world=world, console=face)
+        measured = compared(dataset, found, world)
+        world.on_main(lambda: _tell(options, measured, str(trained.saved.path), face))
+    return ExitCode.DONE
+
+
+def _tell(options: EvalOptions, measured: Measured, model: str, console: Console) -> None:
+    """Show and write how good a network is."""
+    dataset = measured.dataset
     told = {"none": "by itself", "point": "at a click on every object", "classes": "told the classes of each image"}
-    title = f"{trained.saved.path} on {dataset.name}, {told[options.prompt]}"
+    title = f"{model} on {dataset.name}, {told[options.prompt]}"
     console.table(title, ("", "%"), number_rows(measured))
     console.table("Classes, in %", CLASS_COLUMNS, class_rows(measured))
     name = {"none": "ap", "point": "pseudo_ap", "classes": "ap_given_classes"}[options.prompt]
-    summary = {"model": str(trained.saved.path), "data": dataset.name, name: measured.numbers["AP"]}
+    summary = {"model": model, "data": dataset.name, name: measured.numbers["AP"]}
     summary |= measured.masks.to_json()
     if options.out is not None:
         make_folder(options.out)
-        write_results(options.out / "results.json", found, dataset.category_ids)
+        write_results(options.out / "results.json", measured.detections, dataset.category_ids)
         write_json(options.out / "evaluation.json", summary)
         about = f"{len(dataset):,} images with {dataset.objects:,} objects"
         console.text(f"Look at {write_evaluation(options.out, measured, title, about)}")
     console.emit(summary)
-    return ExitCode.DONE
 
 
 def predict_images(options: PredictOptions, console: Console) -> ExitCode:
@@ -259,12 +266,9 @@ def preview_run(options: PreviewOptions, console: Console) -> ExitCode:
     return ExitCode.DONE
 
 
-def _make_one(job: Job, stage: StageName, forgotten: Sequence[Round] | None) -> None:
-    """Make a stage; anew if rounds that come later are given to be forgotten with what depends on it."""
-    if forgotten is not None:
-        later = forgotten
-        job.world.on_main(lambda: forget(job.round, stage, later))
-    make(job, stage)
+def _take(folder: Path, held: ExitStack) -> None:
+    """Keep other processes than those of this job away from a run, until `held` ends."""
+    held.enter_context(lock(folder / LOCK, wait=False, busy="this run folder is in use by another process"))
 
 
 def _padded(given: tuple[int, ...], trained: Trained) -> tuple[int, int]:

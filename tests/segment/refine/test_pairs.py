@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vtk_cli.data.detection.outlines import outline_of_mask
+from vtk_cli.engine.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.errors import UserError
 from vtk_cli.segment.pseudo.labels import PseudoLabel
@@ -21,6 +22,8 @@ from vtk_cli.segment.refine.pairs import (
 )
 
 from ..scenes_with_masks import box_mask, full_set, pseudo, record
+
+ALONE = World(0, 1, 0, torch.device("cpu"))
 
 
 def at(x: float, y: float, label: int = 0, image: int = 1) -> PseudoLabel:
@@ -137,5 +140,5 @@ def test_evaluation_compares_rough_and_refined_masks_with_the_true_ones(tmp_path
     def identity(crops: torch.Tensor) -> torch.Tensor:
         return torch.stack([10 - 20 * crops[:, -1], 20 * crops[:, -1] - 10], dim=1)
 
-    quality = evaluate_refinement(identity, MICRO, 2, pairs)
+    quality = evaluate_refinement(identity, MICRO, 2, pairs, ALONE)
     assert (quality.rough, quality.refined, quality.masks) == (pytest.approx(2.5 / 3), pytest.approx(2.5 / 3), 3)

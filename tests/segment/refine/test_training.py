@@ -14,6 +14,7 @@ from vtk_cli.data.detection.outlines import outline_of_mask
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.data.points.clicks import click_of_mask
 from vtk_cli.engine.batches import LoaderBatches
+from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.errors import UserError
@@ -30,6 +31,7 @@ from vtk_cli.segment.refine.stage import refine_data
 from ..scenes_with_masks import box_mask, full_set, record
 
 QUIET = Console(quiet=True)
+ALONE = World(0, 1, 0, torch.device("cpu"))
 
 
 def rough_digits() -> tuple[list[RefinePair], list[RefinePair]]:
@@ -72,7 +74,7 @@ def test_the_micro_network_improves_rough_masks_of_images_it_has_not_seen(
         metrics=None,
         console=QUIET,
     )
-    quality = evaluate_refinement(network.eval(), MICRO, 10, held)
+    quality = evaluate_refinement(network.eval(), MICRO, 10, held, ALONE)
     assert quality.masks == len(held)
     assert quality.refined > quality.rough + 0.03
 

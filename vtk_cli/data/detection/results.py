@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from vtk_cli.data.coco_faults import are_numbers, get, is_number
 from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.outlines import Floats, RunLengths, largest_ring, outline_mask, outline_of
 from vtk_cli.data.rle import run_lengths
-from vtk_cli.engine.distributed import World
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_text
 
@@ -53,14 +52,17 @@ class Detections:
         return Detections(self.image_id, self.boxes[order], self.scores[order], self.labels[order], masks)
 
 
-def gathered(detections: Sequence[Detections], world: World) -> list[Detections]:
-    """The detections of all processes, in every process, by image id.
+def joined(parts: Iterable[Sequence[Detections]]) -> list[Detections]:
+    """The detections of images that were shared out, as one list by image id: that of a single process.
 
-    Processes share images as equally as batches allow, so some images come twice; they count once, and the result is
-    that of a single process.
+    Raises:
+        ValueError: an image is in two parts.
     """
-    by_image = {one.image_id: one for one in chain.from_iterable(reversed(world.gather(list(detections))))}
-    return [by_image[identity] for identity in sorted(by_image)]
+    detections = sorted(chain.from_iterable(parts), key=lambda one: one.image_id)
+    for one, other in pairwise(detections):
+        if one.image_id == other.image_id:
+            raise ValueError(f"image {one.image_id} was looked at twice")
+    return detections
 
 
 def results_of(detections: Iterable[Detections], category_ids: Sequence[int]) -> list[dict[str, Any]]:

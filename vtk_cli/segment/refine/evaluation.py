@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
 import torch
 
 from vtk_cli.data.detection.outlines import run_lengths_of
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.shared_work import in_every_process
 from vtk_cli.segment.pseudo.labels import mask_iou
 from vtk_cli.segment.refine.configurations import RefineConfig
 from vtk_cli.segment.refine.inference import RefineNetwork, refine_labels
@@ -38,21 +40,29 @@ def evaluate_refinement(
     config: RefineConfig,
     classes: int,
     pairs: Sequence[RefinePair],
-    device: torch.device | str = "cpu",
+    world: World,
 ) -> MaskQuality:
     """Refine the rough masks of pairs as `refine_labels` does, and compare with the true masks.
 
     Args:
-        network: in eval mode, on `device`.
+        network: in eval mode, on the device of `world`.
         config: what its crops are like.
         classes: C.
         pairs: at least one; those of an image one after another, so that it is read once.
-        device: of the network.
+        world: this process among the others, who take turns by images; all must call it together.
 
     Raises:
         BrokenImage: an image can no longer be read.
     """
-    found = list(_qualities(network, config, classes, pairs, device))
+    groups = [list(group) for _, group in groupby(pairs, key=lambda pair: pair.record.id)]
+    mine = range(len(groups))[world.rank :: world.size]
+
+    def look_at_mine() -> list[tuple[int, list[tuple[float, float]]]]:
+        return [(index, list(_qualities(network, config, classes, groups[index], world.device))) for index in mine]
+
+    parts = in_every_process(world, look_at_mine)
+    by_image = sorted(chain.from_iterable(parts), key=lambda pair: pair[0])
+    found = list(chain.from_iterable(qualities for _, qualities in by_image))
     rough, refined = (sum(part) / len(found) for part in zip(*found, strict=True))
     return MaskQuality(rough, refined, len(found))
 
@@ -61,16 +71,15 @@ def _qualities(
     network: RefineNetwork,
     config: RefineConfig,
     classes: int,
-    pairs: Sequence[RefinePair],
-    device: torch.device | str,
+    of_image: Sequence[RefinePair],
+    device: torch.device,
 ) -> Iterator[tuple[float, float]]:
-    for _, group in groupby(pairs, key=lambda pair: pair.record.id):
-        of_image = list(group)
-        image = network_image(of_image[0].record).to(device)
-        refined = refine_labels(network, config, classes, image, [pair.rough for pair in of_image])
-        for pair, label in zip(of_image, refined, strict=True):
-            outline = pair.record.outlines[pair.index]
-            if outline is None:
-                raise ValueError(f"object {pair.index} of image {pair.record.id} has no mask")
-            truth = run_lengths_of(outline, pair.record.height, pair.record.width)
-            yield mask_iou(pair.rough.mask, truth), mask_iou(label.mask, truth)
+    """Of each pair of one image: the overlap with the true mask before refinement and after it."""
+    image = network_image(of_image[0].record).to(device)
+    refined = refine_labels(network, config, classes, image, [pair.rough for pair in of_image])
+    for pair, label in zip(of_image, refined, strict=True):
+        outline = pair.record.outlines[pair.index]
+        if outline is None:
+            raise ValueError(f"object {pair.index} of image {pair.record.id} has no mask")
+        truth = run_lengths_of(outline, pair.record.height, pair.record.width)
+        yield mask_iou(pair.rough.mask, truth), mask_iou(label.mask, truth)

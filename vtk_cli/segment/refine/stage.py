@@ -18,6 +18,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.scenes import normalised
 from vtk_cli.data.points import PointSet
+from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import EqualEpochs, equal_epochs
@@ -99,6 +100,8 @@ def train_refiner(
 ) -> MaskQuality:
     """Train a MaskRefineNet, and keep the state whose masks of the held-out images are best.
 
+    Batch normalisation is over all processes, as published for several GPUs (arXiv 2303.15062).
+
     Returns:
         How good these masks are, rough and refined.
     """
@@ -109,6 +112,8 @@ def train_refiner(
     if isinstance(network, MaskRefineNet) and options.weights != NONE:
         weights = timm_weights(parse_network(ENCODER), offline=False)
         load_encoder(network, read_state_dict(weights.path), str(weights.path))
+    if world.size > 1:
+        synchronise_batch_norm(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
     workers = 0 if options.workers is None and options.on_scenes else worker_count(options.workers)
     passes = LoaderBatches(
@@ -117,11 +122,8 @@ def train_refiner(
     epochs, each = equal_epochs(config.steps, passes.steps_per_epoch)
     dice = column_dice_loss if options.official_quirks else soft_dice_loss
 
-    def quality(model: nn.Module) -> MaskQuality:
-        return evaluate_refinement(_refiner(model), config, C, data.held, world.device)
-
     def evaluate(model: nn.Module) -> dict[str, float]:
-        found = world.on_main(lambda: quality(model))
+        found = evaluate_refinement(_refiner(model), config, C, data.held, world)
         return {"iou": found.refined, "rough_iou": found.rough}
 
     def keep_best(row: Row, model: nn.Module, averaged: nn.Module | None) -> None:  # noqa: ARG001

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
+from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import Batches, LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import EqualEpochs, equal_epochs
@@ -97,6 +98,8 @@ def prepare(
     seed_everything(options.seed)
     network, started_from = starting_network(options, dataset, role, start)
     console.note(f"{role}: {network.config.name}, from {started_from}, {length.updates:,} updates")
+    if options.sync_bn and world.size > 1:
+        synchronise_batch_norm(network)
     network.to(world.device)
     batches: Batches = LoaderBatches(
         TrainingImages(dataset, augmentation(options.augment, options.size), lost),

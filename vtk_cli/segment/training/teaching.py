@@ -15,6 +15,7 @@ from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.evaluation import Evaluation, evaluate_masks
 from vtk_cli.data.detection.results import Detections
 from vtk_cli.data.points import Classes
+from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.metrics import Row
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
@@ -118,10 +119,18 @@ def train(
     return result
 
 
-def measured(looker: Looker, dataset: DetectionSet, *, teacher: bool, console: Console) -> Measured:
-    """What a network finds in images by itself, compared with the truth."""
-    found = found_by_itself(looker, dataset, normal_settings(teacher=teacher), console)
-    return Measured(dataset, found, evaluate_masks(dataset, found))
+def measured(looker: Looker, dataset: DetectionSet, *, teacher: bool, world: World, console: Console) -> Measured:
+    """What a network finds in images by itself, compared with the truth; in every process."""
+    return compared(
+        dataset,
+        found_by_itself(looker, dataset, normal_settings(teacher=teacher), world=world, console=console),
+        world,
+    )
+
+
+def compared(dataset: DetectionSet, found: list[Detections], world: World) -> Measured:
+    """What was found in all images, compared with the truth on the first process; in every process."""
+    return Measured(dataset, found, world.on_main(lambda: evaluate_masks(dataset, found)))
 
 
 def _evaluation(
@@ -129,21 +138,19 @@ def _evaluation(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """`ap` of what the network finds by itself; of a teacher also `pseudo_ap`, with a click on every centroid."""
     workers = 0 if options.workers is None and options.on_scenes else worker_count(options.workers)
-    quiet = Console(quiet=True)
+    quiet, world = Console(quiet=True), training.world
 
     def evaluate(model: nn.Module) -> dict[str, float]:
-        return training.world.on_main(lambda: numbers(model))
-
-    def numbers(model: nn.Module) -> dict[str, float]:
         if not isinstance(model, SOLOv2):
             raise TypeError(f"a {type(model).__name__} is no segmenter")
-        looker = Looker(model, Resize(options.size), training.world.device, options.precision, workers)
+        looker = Looker(model, Resize(options.size), world.device, options.precision, workers)
         teacher = training.role == "teacher"
-        found = {"": measured(looker, val, teacher=teacher, console=quiet).masks}
+        found = {"": measured(looker, val, teacher=teacher, world=world, console=quiet).masks}
         if teacher:
             points = clicked_centroids(val)
-            at_clicks = found_at_clicks(looker, points, prompts_of(points), PUBLISHED_POINTS, quiet)
-            found["pseudo_"] = evaluate_masks(val, at_clicks)
+            prompts = prompts_of(points)
+            at_clicks = found_at_clicks(looker, points, prompts, PUBLISHED_POINTS, world=world, console=quiet)
+            found["pseudo_"] = compared(val, at_clicks, world).masks
         return {
             f"{prefix}{name.lower()}": value
             for prefix, evaluation in found.items()
