@@ -18,7 +18,6 @@ class ProcessOptions(SpeechOptions):
     """How many processes do it, and where."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
-
     nproc: int | None = option(
         None,
         "Start so many processes here, one a GPU; torchrun and srun start them too.",
