@@ -20,9 +20,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import Abort, TyperException
 
 from vtk_cli import __version__
-from vtk_cli.console import Console
-from vtk_cli.engine.launch import command_line
-from vtk_cli.errors import ExitCode, VtkError
+from vtk_cli.engine.launch import Program, program
+from vtk_cli.errors import ExitCode, PeerLost, VtkError
 
 SUBCOMMANDS = {
     "train": (
@@ -49,6 +48,10 @@ SUBCOMMANDS = {
         "How alike networks are, by attack transferability (SAT).",
     ),
     "data": ("vtk_cli.data.command", "List, make and check datasets."),
+    "slurm": (
+        "vtk_cli.slurm.command",
+        "Any command as a job of a Slurm cluster: preempted, requeued and resumed without loss.",
+    ),
     "proof": ("vtk_cli.families.proof", "Rerun a method's claim at small scale, with its baselines and every seed."),
     "bench": ("vtk_cli.families.bench", "Measure speed against a reference, side by side in one run."),
     "doctor": ("vtk_cli.doctor.command", "Show what this installation has, what it uses, and why."),
@@ -110,33 +113,37 @@ def vtk(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `vtk` with `arguments` (default: the process's own) and return its exit code (`errors.ExitCode`)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with program(sys.argv[1:] if arguments is None else arguments) as running:
+        return _run(running)
+
+
+def _run(running: Program) -> int:
+    arguments = list(running.arguments)
     try:
         command = typer.main.get_command(app)
-        with command_line(arguments):
-            code = command.main(args=arguments, prog_name="vtk", standalone_mode=False) or ExitCode.DONE
+        code = command.main(args=arguments, prog_name="vtk", standalone_mode=False) or ExitCode.DONE
         if sys.stdout is not None:  # it is None where the caller closed it
             sys.stdout.flush()  # what cannot be written is heard here, not while Python ends
         return int(code)
     except VtkError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        Console().error(str(error))
+        running.complain(str(error), of_loss=isinstance(error, PeerLost))
         return error.exit_code
     except TyperException as error:
         what = error.format_message()
         if what:  # a group alone has shown its help and has nothing more to say
-            Console().error(" ".join(what.replace("Value error, ", "").split()))
+            running.complain(" ".join(what.replace("Value error, ", "").split()))
         return ExitCode.USAGE
     except (KeyboardInterrupt, Abort):
-        Console().error("interrupted")
+        running.complain("interrupted")
         return ExitCode.INTERRUPTED
     except OSError as error:
         if "--debug" in arguments:
             traceback.print_exc()
         _drop_unwritten_output()
         if error.errno != errno.EPIPE:  # a reader who has read enough needs no message
-            Console().error(f"{error.filename or 'the output'}: {error.strerror or error}")
+            running.complain(f"{error.filename or 'the output'}: {error.strerror or error}")
         return ExitCode.FAILED
 
 

@@ -112,6 +112,11 @@ class Options:
         """The recipe in force when none is named; `given` holds what the flags and the file set. Empty: none."""
         return ""
 
+    @classmethod
+    def from_other_files(cls, given: Mapping[str, Any], command: str) -> dict[str, Any]:  # noqa: ARG003 - see above
+        """{field: value} from files that the flags `given` name, besides `--config`, which wins over them."""
+        return {}
+
     def __post_init__(self) -> None:
         for name, info in option_fields(type(self)).items():
             _check_range(flag_name(name), info, getattr(self, name))
@@ -166,6 +171,9 @@ class RunOptions(SpeechOptions):
 
 RUN_CONFIG = "config.toml"
 """The file of a run's folder that holds its options."""
+
+SLURM_TABLE = "slurm"
+"""The table of a config file that says how `vtk slurm` is to run its command; the command itself passes it over."""
 
 OptionsType = TypeVar("OptionsType", bound=SpeechOptions)
 
@@ -226,8 +234,14 @@ def add_command(
     app.command(name, cls=command_class, epilog=epilog)(face)
 
 
-def read_config(path: Path, options: type[Options], command: str) -> dict[str, Any]:
+def read_config(path: Path, options: type[Options], command: str, *, section: str = "") -> dict[str, Any]:
     """Read a TOML file of options: {field: value}. Keys may be written with dashes or underscores.
+
+    Args:
+        path: the file.
+        options: of `command`.
+        command: with its verb, `detect train`.
+        section: the table of the file that holds them; empty: the file itself but for `[slurm]`.
 
     Raises:
         UserError: the file cannot be read, is not TOML, has a key that is no option of `command` (the nearest is
@@ -240,9 +254,15 @@ def read_config(path: Path, options: type[Options], command: str) -> dict[str, A
         raise UserError("cannot be read", f"--config {path}", str(error)) from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"is not TOML: {error}", f"--config {path}") from error
-    written_for = table.pop("command", command)
-    if written_for != command:
-        raise UserError(f"is the config of `vtk {written_for}`", f"--config {path}", f"this is `vtk {command}`")
+    if section:
+        table = table.get(section, {})
+        if not isinstance(table, dict):
+            raise UserError("is no table", f"{path}:{_line_of(section, text)}, {section}", f"write [{section}]")
+    else:
+        table.pop(SLURM_TABLE, None)
+        written_for = table.pop("command", command)
+        if written_for != command:
+            raise UserError(f"is the config of `vtk {written_for}`", f"--config {path}", f"this is `vtk {command}`")
     readable = {flag_name(name): name for name, info in option_fields(options).items() if info.recorded}
     values = {}
     for key, value in table.items():
@@ -269,7 +289,8 @@ class _ConfiguredCommand(TyperCommand):
         command = ctx.command_path.partition(" ")[2]
         file = self._file(given, command)
         self._refuse_empty(given, "")
-        self._refuse_empty(file, f"--config {given.get('config')}, ")
+        place = f"--config {given['config']}" if given.get("config") else ""
+        self._refuse_empty(file, place and f"{place}, ")
         recipe = self._recipe(file | {name: value for name, value in given.items() if value})
         ctx.default_map = {**recipe, **file}
         try:
@@ -278,13 +299,14 @@ class _ConfiguredCommand(TyperCommand):
             parameter = getattr(getattr(error, "param", None), "name", None)
             if parameter in file and not given.get(parameter):
                 what = error.format_message().replace("Value error, ", "")
-                raise UserError(what, f"--config {given['config']}") from error
+                raise UserError(what, place) from error
             raise
 
     def _file(self, given: Mapping[str, Any], command: str) -> dict[str, Any]:
         """What `--config` sets, or the config of the run that `--resume` names and its folder."""
         if not given.get("resume"):
-            return read_config(Path(given["config"]), self.options, command) if given.get("config") else {}
+            file = read_config(Path(given["config"]), self.options, command) if given.get("config") else {}
+            return {**self.options.from_other_files(given, command), **file}
         folder = Path(given["resume"])
         if given.get("config") or given.get("out"):
             raise UserError(

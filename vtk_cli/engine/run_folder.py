@@ -5,6 +5,7 @@
     log.txt        what was said, with the time
     summary.json   the result, exactly what `--json` prints
     checkpoints/ plots/
+    slurm/         the jobs that were submitted for it
 
 Nothing here imports torch.
 """
@@ -34,6 +35,8 @@ from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, lock, make_folder, writ
 from vtk_cli.options import RUN_CONFIG
 
 LOCK, RECORD, LOG, SUMMARY = ".lock", "run.json", "log.txt", "summary.json"
+SLURM = "slurm"
+"""The folder in a run's folder for what `vtk slurm` keeps of its jobs; it may be there before the run."""
 _ATTEMPT_FIELDS = ("status", "message", "started", "ended", "argv", "host", "pid", "slurm_job", "device", "versions")
 
 
@@ -183,7 +186,7 @@ def _own_chosen(stack: ExitStack, out: Path, wanted: RunConfig, may_change: Coll
 
 def _own_default(stack: ExitStack, name: str, wanted: RunConfig, may_change: Collection[str], made: list[Path]) -> Path:
     """Own the first of `runs/COMMAND/DATE-NAME`, `...-2`, `...-3` that is free or holds this very run."""
-    base = Path("runs", _file_name(wanted.command), f"{date.today().isoformat()}-{_file_name(name)}")
+    base = Path("runs", file_name(wanted.command), f"{date.today().isoformat()}-{file_name(name)}")
     for number in count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not _may_use(path, wanted, may_change):
@@ -226,19 +229,22 @@ def _strangers(path: Path) -> list[str]:
     """What in a folder keeps us from writing there: its entries, unless its `config.toml` says that they are ours."""
     if RunConfig.read(path) is not None:
         return []
-    ours = {LOCK, LOG}  # what a run killed at its very start leaves
+    ours = {LOCK, LOG, SLURM}  # what a run killed at its very start leaves, and what may come before it
     return [
         entry.name for entry in path.iterdir() if entry.name not in ours and not entry.name.startswith(TEMPORARY_PREFIX)
     ]
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
+    """`text` as the name of a file."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.") or "run"
 
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what writers that were killed left behind; the lock is ours, so nobody is writing them."""
     for leftover in [*path.rglob(f"{TEMPORARY_PREFIX}*")]:
+        if leftover.is_relative_to(path / SLURM):
+            continue  # the lock is not of those who write there
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -247,7 +253,7 @@ def _remove_leftovers(path: Path) -> None:
 
 def _remove_if_bare(path: Path, made: list[Path]) -> None:
     """Remove a run's own records where there is nothing else, and of the folders those that were made for it."""
-    entries = [*path.iterdir()]
+    entries = [entry for entry in path.iterdir() if entry.name != SLURM]
     if not {entry.name for entry in entries} <= {LOCK, LOG, RUN_CONFIG, RECORD}:
         return
     with suppress(OSError):
