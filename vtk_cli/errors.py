@@ -52,6 +52,10 @@ class JobError(VtkError):
     """The job failed through no fault of the input: a full disk, a diverged loss."""
 
 
+class PeerLost(JobError):
+    """Another process of the same training has ended, and this one cannot go on without it."""
+
+
 class Preempted(VtkError):
     """A signal stopped the job after its state was saved; running the same command goes on from there."""
 

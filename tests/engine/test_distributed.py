@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from vtk_cli.engine.distributed import first_host, join_world
+from vtk_cli.engine.distributed import join_world
+from vtk_cli.engine.launchers import first_host
 from vtk_cli.errors import UserError
 
 SCRIPT = Path(__file__).with_name("world_runs.py")

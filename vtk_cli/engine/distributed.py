@@ -6,8 +6,6 @@ torchrun --nproc-per-node 8 -m vtk_cli train ...        srun --ntasks 16 vtk tra
 from __future__ import annotations
 
 import os
-import re
-import zlib
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -22,7 +20,8 @@ from timm.utils import init_distributed_device
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.launch import is_launched
+from vtk_cli.engine.launchers import adopt_slurm_step, is_launched
+from vtk_cli.engine.one_voice import lost_peers_named
 from vtk_cli.engine.parallel_options import Parallel
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import UserError, VtkError
@@ -124,8 +123,7 @@ def join_world(device: str, parallel: Parallel = "ddp") -> Iterator[World]:
         yield World(0, 1, 0, resolve_device(device), parallel=parallel)
         return
     kind = resolve_device(device).type
-    if "WORLD_SIZE" not in os.environ:
-        _adopt_slurm_step()
+    adopt_slurm_step()
     if kind == "cuda":
         _one_gpu_each()
     found = Namespace(device=kind, dist_backend=None, dist_url=None)
@@ -156,7 +154,8 @@ def shared_run_folder(world: World, opened: Callable[[], AbstractContextManager[
             return owned[0].path
 
         path = world.on_main(own)
-        yield owned[0] if owned else RunFolder.follow(path)
+        with lost_peers_named():
+            yield owned[0] if owned else RunFolder.follow(path)
 
 
 def shared_run(
@@ -188,25 +187,6 @@ def shared_run(
             may_change=may_change if options.out else (),
         ),
     )
-
-
-def first_host(nodes: str) -> str:
-    """The first host of a Slurm node list: `gpu[003-007,009],cpu1` -> `gpu003`."""
-    bracketed = re.match(r"([^,\[]*)\[([^\],-]+)[^\]]*\]([^,\[]*)", nodes)
-    return "".join(bracketed.groups()) if bracketed else nodes.partition(",")[0]
-
-
-def _adopt_slurm_step() -> None:
-    """Name the processes of a Slurm step as torchrun would: they meet at its first host, each step at its own port."""
-    step = os.environ
-    port = 20000 + zlib.crc32(f"{step.get('SLURM_JOB_ID')}.{step.get('SLURM_STEP_ID')}".encode()) % 20000
-    os.environ |= {
-        "WORLD_SIZE": step["SLURM_STEP_NUM_TASKS"],
-        "RANK": step["SLURM_PROCID"],
-        "LOCAL_RANK": step.get("SLURM_LOCALID", "0"),
-        "MASTER_ADDR": step.get("MASTER_ADDR") or first_host(step.get("SLURM_STEP_NODELIST", "localhost")),
-        "MASTER_PORT": step.get("MASTER_PORT") or str(port),
-    }
 
 
 def _one_gpu_each() -> None:

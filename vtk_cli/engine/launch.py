@@ -1,27 +1,98 @@
 """`--nproc N`: the same command as N processes of this machine, started and watched by torch's own elastic agent.
 
 torchrun and srun start processes too, on many machines; a command that finds itself among theirs starts none.
-Nothing here imports torch before there is something to start.
+Nothing here imports torch before there are several processes.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vtk_cli.console import Console
-from vtk_cli.engine.parallel_options import ProcessOptions
+from vtk_cli.engine.launchers import is_launched
 from vtk_cli.errors import ExitCode
 
-OptionsType = TypeVar("OptionsType", bound=ProcessOptions)
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
+
+class Launchable(Protocol):
+    """The options that decide how a command is started; `ParallelOptions` has them."""
+
+    @property
+    def nproc(self) -> int | None:
+        """How many processes to start."""
+
+    @property
+    def device(self) -> str | None:
+        """Where; None: wherever it is best."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether only a plan is asked for."""
+
+    @property
+    def debug(self) -> bool:
+        """Whether more is said."""
+
+
+OptionsType = TypeVar("OptionsType", bound=Launchable)
 Run = Callable[[OptionsType, Console], ExitCode | None]
 
-_COMMAND_LINE: ContextVar[tuple[str, ...]] = ContextVar("command line")
+
+class Program:
+    """This process's own words, and where it meets the others that run the same ones.
+
+    Args:
+        arguments: of the command line, without the program's name.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.arguments = tuple(arguments)
+        self._store: dist.Store | None = None
+
+    def meet_others(self) -> None:
+        """Wait for the other processes, to complain with one voice from now on.
+
+        Raises:
+            JobError: the first process cannot be reached.
+        """
+        from vtk_cli.engine.one_voice import meet
+
+        self._store = meet()
+
+    def complain(self, text: str, *, of_loss: bool = False) -> None:
+        """Say on stderr why the command failed; of several processes that say the same, one does.
+
+        Args:
+            text: one line.
+            of_loss: whether the reason is that another process has ended.
+        """
+        if is_launched():
+            from vtk_cli.engine.one_voice import complain
+
+            complain(text, self._store, of_loss=of_loss)
+        else:
+            Console().error(text)
+
+
+_PROGRAM: ContextVar[Program] = ContextVar("program")
+
+
+@contextmanager
+def program(arguments: Sequence[str]) -> Iterator[Program]:
+    """The program with these arguments, which `launched` starts again or finds others of."""
+    running = Program(arguments)
+    token = _PROGRAM.set(running)
+    try:
+        yield running
+    finally:
+        _PROGRAM.reset(token)
 
 
 def launched(run: Run[OptionsType]) -> Run[OptionsType]:
@@ -37,35 +108,24 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
 
     @wraps(run)
     def start(options: OptionsType, console: Console) -> ExitCode | None:
-        count = options.nproc or 1
-        if count == 1 or is_launched():
+        this = _PROGRAM.get(None) or Program(sys.argv[1:])
+        if is_launched():
+            return _run_among_others(run, options, console, this)
+        if options.nproc is None or options.nproc == 1:
             return run(options, console)
         from vtk_cli.engine.local_processes import require_devices, run_processes
 
-        require_devices(options.device, count)
-        if getattr(options, "dry_run", False):
+        require_devices(options.device, options.nproc)
+        if options.dry_run:
             return run(options, console)
-        return run_processes(_COMMAND_LINE.get(tuple(sys.argv[1:])), count, show_agent=options.debug)
+        return run_processes(this.arguments, options.nproc, show_agent=options.debug)
 
     return start
 
 
-@contextmanager
-def command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Within this, `arguments` are those of the program: what `--nproc` starts again."""
-    token = _COMMAND_LINE.set(tuple(arguments))
-    try:
-        yield
-    finally:
-        _COMMAND_LINE.reset(token)
+def _run_among_others(run: Run[OptionsType], options: OptionsType, console: Console, this: Program) -> ExitCode | None:
+    from vtk_cli.engine.one_voice import lost_peers_named
 
-
-def is_launched() -> bool:
-    """Whether torchrun, srun or `--nproc` started this process as one of several.
-
-    An sbatch script sees `SLURM_NTASKS` too, but only srun sets `SLURM_STEP_NUM_TASKS`: a plain `vtk` inside the
-    script is alone.
-    """
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"]) > 1
-    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    with lost_peers_named():
+        this.meet_others()
+        return run(options, console)

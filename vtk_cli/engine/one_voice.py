@@ -1,0 +1,118 @@
+"""What several processes of one command have to complain of is said once.
+
+An error that all of them raise is said by the first. One that another process is alone with is said by that process,
+by its number. They tell one another at the store where they meet, which torchrun's agent holds, or else the first
+process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import torch.distributed as dist
+from torch.distributed.constants import default_pg_timeout
+from torch.distributed.rendezvous import rendezvous
+
+from vtk_cli.console import Console
+from vtk_cli.engine.launchers import adopt_slurm_step
+from vtk_cli.errors import JobError, PeerLost
+
+_PATIENCE = timedelta(seconds=5)
+"""How long the first process is waited for, who speaks for all, and a launcher that ends the others of a lost one."""
+
+_SAID = "said"
+_SIGNS_OF_LOSS = ("gloo/transport/tcp/pair", "Connection closed by peer", "Connection reset by peer", "ncclRemoteError")
+
+
+def meet() -> dist.Store:
+    """Meet the other processes, once all have come.
+
+    Raises:
+        JobError: the first process cannot be reached.
+    """
+    try:
+        return _meeting(default_pg_timeout)
+    except RuntimeError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise JobError(f"the processes did not meet at {place} ({str(error).splitlines()[0]})") from error
+
+
+@contextmanager
+def lost_peers_named() -> Iterator[None]:
+    """Where another process is gone, this one's error says so in plain words.
+
+    Raises:
+        PeerLost: instead of the error of torch.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _SIGNS_OF_LOSS):
+            raise
+        what = "another process of this training has ended without a word"
+        raise PeerLost(f"{what}; run the same command again to go on from the last checkpoint") from error
+
+
+def complain(text: str, store: dist.Store | None, *, of_loss: bool) -> None:
+    """Say on stderr why the command failed, unless another process says it.
+
+    Args:
+        text: one line.
+        store: where the processes have met; None where they have not yet.
+        of_loss: whether the reason is another process, which may have said its own.
+    """
+    adopt_slurm_step()
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    message = "lost" if of_loss else hashlib.sha256(text.encode()).hexdigest()
+    with suppress(KeyboardInterrupt):
+        if rank == 0 and not of_loss:
+            _speak_first(text, message, store, size)
+        else:
+            _speak_if_alone(text if of_loss else f"process {rank} of {size}: {text}", message, store, rank)
+
+
+def _speak_first(text: str, message: str, store: dist.Store | None, size: int) -> None:
+    with suppress(RuntimeError):
+        if store is not None and store.check([message]):
+            return
+    Console().error(text)
+    with suppress(RuntimeError):  # nobody came, or not all have heard: they have something else to say, or nothing
+        store = store or _meeting(_PATIENCE)
+        _note(message, store)
+        store.wait([f"heard/{rank}" for rank in range(1, size)], _PATIENCE)
+
+
+def _speak_if_alone(text: str, message: str, store: dist.Store | None, rank: int) -> None:
+    try:
+        store = store or _meeting(_PATIENCE)
+    except RuntimeError:  # the first process has not come to say anything
+        Console().error(text)
+        return
+    with suppress(RuntimeError):  # the first process has ended, and said why
+        if not _comes(_SAID if message == "lost" else message, store) and store.add(message, 1) == 1:
+            Console().error(text)
+            _note(message, store)
+        store.set(f"heard/{rank}", "")
+
+
+def _note(message: str, store: dist.Store) -> None:
+    for key in (message, _SAID):
+        store.add(key, 1)
+
+
+def _comes(key: str, store: dist.Store) -> bool:
+    try:
+        store.wait([key], _PATIENCE)
+    except RuntimeError:
+        return store.check([key])
+    return True
+
+
+def _meeting(timeout: timedelta) -> dist.Store:
+    adopt_slurm_step()
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    return dist.PrefixStore(f"vtk-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
