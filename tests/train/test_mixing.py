@@ -5,8 +5,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from timm.data.mixup import Mixup
 from torch import Tensor
 
+from vtk_cli.engine.seeds import sample_rng
 from vtk_cli.train.mixing import Mixed, Mixer
 
 CLASSES, SIDE = 5, 12
@@ -115,14 +117,30 @@ def test_absent_points_stay_absent() -> None:
     assert mixed.points.present[:, 1, 0].tolist() == [0, 1, 0, 1]
 
 
-def test_the_last_sample_of_an_odd_batch_stays_as_it_is() -> None:
-    mixed = mixed_with(Mixer(CLASSES, mixup_alpha=0.8), 5, 3, torch.rand(5, 1, 2))
-    assert torch.equal(mixed.images[4], torch.full((3, SIDE, SIDE), 5.0))
-    assert mixed.targets[4].tolist() == [0, 0, 0, 0, 1]
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_the_sample_in_the_middle_of_an_odd_batch_stays_as_it_is(mode: str) -> None:
+    mixed = mixed_with(Mixer(CLASSES, mixup_alpha=0.8, mode=mode), 5, 3, torch.rand(5, 1, 2))
+    assert torch.equal(mixed.images[2], torch.full((3, SIDE, SIDE), 3.0))
+    assert mixed.targets[2].tolist() == [0, 0, 1, 0, 0]
     assert not torch.equal(mixed.images[0], torch.full((3, SIDE, SIDE), 1.0))
     assert mixed.points is not None
-    assert mixed.points.share[4].tolist() == [1, 0]
-    assert mixed.points.present[4, :, 0].tolist() == [1, 0]
+    assert mixed.points.share[2].tolist() == [1, 0]
+    assert mixed.points.present[2, :, 0].tolist() == [1, 0]
+
+
+def test_one_coefficient_a_batch_mixes_as_timm_does() -> None:
+    images, targets = batch(6)
+    with sample_rng(9):
+        expected = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=CLASSES, label_smoothing=0.1)(images, targets)
+    mixed = mixed_with(Mixer(CLASSES, mixup_alpha=0.8, cutmix_alpha=1.0, smoothing=0.1), 6, 9)
+    assert torch.equal(mixed.images, expected[0])
+    assert torch.equal(mixed.targets, expected[1])
+
+
+def test_each_pair_and_each_element_has_a_coefficient_of_its_own() -> None:
+    for mode, distinct in (("batch", 1), ("pair", 4), ("elem", 8)):
+        shares = own_shares(mixed_with(Mixer(CLASSES, mixup_alpha=0.8, mode=mode), 8, 3)).mean(dim=(1, 2))
+        assert len({round(share, 4) for share in shares.tolist()}) == distinct
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])

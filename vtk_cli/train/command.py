@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from vtk_cli.console import Console
+from vtk_cli.engine.launch import launched
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.train.image_options import parse_eval_sets
@@ -161,7 +162,7 @@ app = new_app()
 add_command(
     app,
     TrainOptions,
-    train,
+    launched(train),
     name="train",
     epilog="Examples:  vtk train   ·   vtk train --images-per-class 10 --epochs 300 --sub none   ·  "
     " vtk train imagenet --recipe deit3-b-400 --batch-size 256 --accumulate 8",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from vtk_cli.train.classifier import Classifier
@@ -81,6 +82,9 @@ def step_cost(classifier: Classifier, image_size: int, *, fused: bool = False) -
     training = classifier.training
     try:
         classifier.train()
+        for part in classifier.modules():
+            if isinstance(part, _BatchNorm):
+                part.eval()  # in training it would look for the other processes' batches
         sub = classifier.sub
         draw = None if sub is None else sub.draw(2, 0, 0, torch.device("cpu"), 0.5)
         main = measured_macs(classifier, image_size)

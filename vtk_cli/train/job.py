@@ -31,7 +31,7 @@ from vtk_cli.train.outcome import Outcome, show_outcome
 from vtk_cli.train.plan import show_plan, tell_cost
 from vtk_cli.train.preparation import Training, open_data, prepare, training_samples
 
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "eval-set"}
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "eval-set", "parallel"}
 """Options that may differ when a run goes on: the result does not depend on them."""
 _PULLED = 16
 """Images on which the pull of the losses is measured: few, since two backward passes share a graph."""
@@ -45,7 +45,7 @@ def train_network(options: TrainOptions, console: Console) -> ExitCode:
         JobError: the loss is not finite, or the disk is full; the last checkpoint stays.
         Preempted, KeyboardInterrupt: a signal came; the state is saved.
     """
-    with join_world(options.device) as world:
+    with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
         training = prepare(options, open_data(options, face), world, face)
         cost = step_cost(training.classifier, training.network.config.input_size, fused=options.sub_fused)

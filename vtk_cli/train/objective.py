@@ -7,19 +7,20 @@ Without a sub-model L is the first bracket. R is the byproduct regression of arX
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from vtk_cli.engine.seeds import preserved_rng, sample_rng, sample_seed
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.seeds import preserved_rng, preserved_sample_rng, sample_seed, start_sample_rng
 from vtk_cli.engine.update import Clock, gradients_stay_here
+from vtk_cli.engine.whole_batch import summed
 from vtk_cli.errors import UserError
 from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.train.losses import LossKind, criterion, point_loss, relaxed_target
@@ -86,6 +87,8 @@ class Objective:
         points: None without a point head.
         sub: None without a sub-model.
         channels_last: hand images over in that memory format.
+        world: the processes that share each batch equally: what is drawn is drawn for all of it, and the points are
+            counted over all of it, so that they come to what one process does. None for a single one.
 
     Attributes:
         branches: names of the losses, for messages.
@@ -107,6 +110,7 @@ class Objective:
         points: PointTerm | None = None,
         sub: SubTerm | None = None,
         channels_last: bool = False,
+        world: World | None = None,
     ) -> None:
         if binarize and kind != "bce":
             raise UserError("--binarize goes with binary cross-entropy only", "--binarize", "add --loss bce")
@@ -116,7 +120,7 @@ class Objective:
         self._pixels, self._mixer, self._kind, self._binarize = pixels, mixer, kind, binarize
         self._points, self._sub = points, sub
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._erasing = erasing
+        self._erasing, self._world = erasing, world
         self._point_weight = 0.0
         if points is not None:
             self._point_weight = points.weight * _point_scale(points, kind, classes)
@@ -136,12 +140,12 @@ class Objective:
         mixed = self._prepared(batch, clock)
         if self._sub is None:
             logits, points = model(mixed.images)
-            yield self._class_loss(logits, mixed.targets) + self._point_term(model, points, mixed.points)
+            yield self._class_loss(logits, mixed.targets) + self._point_term(points, mixed.points)
             return
         term, draw = self._sub, self._draw(self._sub, mixed.images, clock)
         with nullcontext() if term.fused else gradients_stay_here(model):
             logits, points = model(mixed.images)
-            loss = (self._class_loss(logits, mixed.targets) + self._point_term(model, points, mixed.points)) / 2
+            loss = (self._class_loss(logits, mixed.targets) + self._point_term(points, mixed.points)) / 2
             taught = self._taught(term.target, logits, mixed.targets)
             anchors = None if points is None else points.detach()
             if not term.fused:
@@ -149,7 +153,7 @@ class Objective:
                 yield loss
                 loss = loss.new_zeros(())
         logits, points = model(mixed.images, draw)
-        yield loss + (self._class_loss(logits, taught) + self._sub_point_term(model, points, anchors, mixed.points)) / 2
+        yield loss + (self._class_loss(logits, taught) + self._sub_point_term(points, anchors, mixed.points)) / 2
 
     def normalised(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) float32, mean and standard deviation taken out of uint8 images."""
@@ -163,8 +167,8 @@ class Objective:
     def gradient_norms(self, classifier: nn.Module, batch: Any, clock: Clock) -> dict[str, float]:
         """2-norms of the gradients that the class loss and the weighted point loss have on the weights they share.
 
-        They show whether lambda lets the points count. No weight, gradient or generator changes, but batch
-        normalisation's running statistics do.
+        They show whether lambda lets the points count. Of this process's batch alone. No weight, gradient or generator
+        changes, but batch normalisation's running statistics do.
 
         Args:
             classifier: with a point head, in training mode, not wrapped for several processes.
@@ -173,13 +177,15 @@ class Objective:
         Returns:
             `class` and `points`.
         """
-        mixed = self._prepared(batch, clock)
+        alone = copy.copy(self)
+        alone._world = None
+        mixed = alone._prepared(batch, clock)
         with preserved_rng():
             logits, points = classifier(mixed.images)
         weights = [weight for weight in classifier.parameters() if weight.requires_grad]
         losses = (
             self._class_loss(logits, mixed.targets),
-            torch.as_tensor(self._point_term(classifier, points, mixed.points)),
+            torch.as_tensor(alone._point_term(points, mixed.points)),
         )
         found = (torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) for loss in losses)
         shared = [pair for pair in zip(*found, strict=True) if pair[0] is not None and pair[1] is not None]
@@ -191,15 +197,31 @@ class Objective:
         _, images, targets, *points = batch
         images = self.normalised(images)
         if self._erasing:
-            erase = RandomErasing(self._erasing, mode="pixel", device=images.device)
-            with sample_rng(sample_seed(clock.seed, 0, _ERASING)):
-                images = erase(images)
-        mixed = self._mixer(images, targets, *points, seed=sample_seed(clock.seed, 0, _MIXING))
-        return replace(mixed, targets=(mixed.targets > 0).to(mixed.targets.dtype)) if self._binarize else mixed
+            self._erase(images, sample_seed(clock.shared_seed, 0, _ERASING))
+        seed = sample_seed(clock.shared_seed, 0, _MIXING)
+        mixed = self._mixer(images, targets, *points, seed=seed, world=self._world)
+        images = mixed.images.contiguous(memory_format=self._format)
+        labels = (mixed.targets > 0).to(mixed.targets.dtype) if self._binarize else mixed.targets
+        return replace(mixed, images=images, targets=labels)
+
+    def _erase(self, images: Tensor, seed: int) -> None:
+        """Erase each image (in place) by its place in the whole batch.
+
+        On an accelerator the place is drawn so; what is put there is drawn by the process's own generator.
+        """
+        erase = RandomErasing(self._erasing, mode="pixel", device=images.device)
+        first = len(images) * (self._world.rank if self._world is not None else 0)
+        with preserved_sample_rng():
+            for place, image in enumerate(images, first):
+                start_sample_rng(sample_seed(seed, place, 0))
+                erase(image)
 
     def _draw(self, term: SubTerm, images: Tensor, clock: Clock) -> SubDraw:
-        progress = clock.step / term.steps if term.steps else 0.0
-        return term.model.draw(len(images), clock.seed, clock.step, images.device, progress)
+        """This process's part of what is drawn for the whole batch."""
+        progress, count = clock.step / term.steps if term.steps else 0.0, len(images)
+        rank, size = (0, 1) if self._world is None else (self._world.rank, self._world.size)
+        whole = term.model.draw(count * size, clock.shared_seed, clock.step, images.device, progress)
+        return whole if whole.keep is None else whole._replace(keep=whole.keep[rank * count : (rank + 1) * count])
 
     def _class_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return criterion(logits, targets, self._kind)
@@ -211,14 +233,14 @@ class Objective:
         relaxed = relaxed_target(logits, self._kind)
         return relaxed if target == "relaxed" else (relaxed + targets) / 2
 
-    def _point_term(self, model: nn.Module, predicted: Tensor | None, known: MixedPoints | None) -> Tensor | float:
+    def _point_term(self, predicted: Tensor | None, known: MixedPoints | None) -> Tensor | float:
         """`lambda R`, of a mixture `lambda (l R_a + (1 - l) R_b)`."""
         if predicted is None:
             return 0.0
         if known is None or self._points is None:
             return _unused(predicted)
         terms = [
-            point_loss(predicted, points, present, self._points.beta, share=share, count=_counted(model, present))
+            point_loss(predicted, points, present, self._points.beta, share=share, count=self._counted(present))
             for points, present, share in zip(
                 known.points.unbind(1), known.present.unbind(1), known.share.unbind(1), strict=True
             )
@@ -226,34 +248,31 @@ class Objective:
         return self._point_weight * (terms[0] + terms[1])
 
     def _sub_point_term(
-        self, model: nn.Module, predicted: Tensor | None, main: Tensor | None, known: MixedPoints | None
+        self, predicted: Tensor | None, main: Tensor | None, known: MixedPoints | None
     ) -> Tensor | float:
         """The sub-model's `lambda R`; `main` (B, P, 2) is the main model's prediction, detached."""
         if predicted is None or main is None or self._points is None:
             return 0.0
         if self._points.sub == "label":
-            return self._point_term(model, predicted, known)
+            return self._point_term(predicted, known)
         if self._points.sub == "none" or known is None:
             return _unused(predicted)
         seen = known.present.amax(dim=1)
-        return self._point_weight * point_loss(predicted, main, seen, self._points.beta, count=_counted(model, seen))
+        return self._point_weight * point_loss(predicted, main, seen, self._points.beta, count=self._counted(seen))
+
+
+    def _counted(self, present: Tensor) -> Tensor:
+        """Over how many points R is a mean: each process's equal share of all, for their gradients are averaged, and the
+        mean is to be that of the whole batch.
+        """
+        count = summed(present.float().sum(), self._world).clamp(min=1)
+        return count / self._world.size if self._world is not None else count
 
 
 def _point_scale(points: PointTerm, kind: LossKind, classes: int) -> float:
     if points.scale is not None:
         return points.scale
     return 1 / classes if kind == "bce" else 1.0
-
-
-def _counted(model: nn.Module, present: Tensor) -> Tensor:
-    """Over how many points R is a mean: among several processes each one's equal share of all, for their gradients are
-    averaged, and the mean is to be that of the whole batch.
-    """
-    count = present.float().sum()
-    if not isinstance(model, DistributedDataParallel):
-        return count.clamp(min=1)
-    dist.all_reduce(count)
-    return count.clamp(min=1) / dist.get_world_size()
 
 
 def _unused(predicted: Tensor) -> Tensor:

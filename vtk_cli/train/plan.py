@@ -8,6 +8,7 @@ from torch import nn
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_precision
+from vtk_cli.engine.process_plan import process_plan
 from vtk_cli.train.cost import StepCost
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.preparation import Training
@@ -18,6 +19,8 @@ _WORDS = {
     "sub_ratio": "its ratio",
     "images": "training images",
     "val_images": "validation images",
+    "images_a_process": "images of a batch in each",
+    "each_holds": "each holds",
     "macs": "MACs an image",
     "sub_macs": "MACs of its sub-branch",
     "step_factor": "step against plain training",
@@ -53,6 +56,7 @@ def show_plan(options: TrainOptions, training: Training, cost: StepCost | None, 
         "updates": -(-training.batches.steps_per_epoch // plan.accumulate) * plan.epochs,
         "lr": max(group["initial_lr"] for group in training.optimizer.param_groups),
         "precision": resolve_precision(plan.precision, training.world.device),
+        **process_plan(options, training.world, options.batch_size),
         "sub": None if sub is None else f"{options.sub}: {sub.name}",
         "sub_ratio": None if sub is None else options.sub_ratio,
         **cost_summary(cost),

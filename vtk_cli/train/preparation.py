@@ -14,6 +14,7 @@ from vtk_cli.data.augmented import AugmentedImages, WatchedBatches
 from vtk_cli.data.byproducts import Byproducts, PointTargets, match_byproducts, read_byproducts
 from vtk_cli.data.classification import EvalSet, ImageSource, Splits, open_classification
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
+from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, Scheduler
@@ -130,7 +131,9 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
     classifier = _classifier(options, network, data, console)
     batches = _batches(options, data, pixels, world, console)
     updates = -(-batches.steps_per_epoch // options.accumulate)
-    objective = _objective(options, classifier, train, pixels, updates * options.epochs)
+    objective = _objective(options, classifier, train, pixels, steps=updates * options.epochs, world=world)
+    if options.sync_bn and world.size > 1:
+        synchronise_batch_norm(classifier)
     classifier.to(world.device)
     if options.channels_last:
         classifier.to(memory_format=torch.channels_last)
@@ -224,7 +227,13 @@ def _classifier(options: TrainOptions, network: Network, data: Data, console: Co
 
 
 def _objective(
-    options: TrainOptions, classifier: Classifier, source: ImageSource, pixels: PixelConfig, steps: int
+    options: TrainOptions,
+    classifier: Classifier,
+    source: ImageSource,
+    pixels: PixelConfig,
+    *,
+    steps: int,
+    world: World,
 ) -> Objective:
     classes = len(source.class_names)
     mixer = Mixer(
@@ -254,6 +263,7 @@ def _objective(
         points=points,
         sub=sub,
         channels_last=options.channels_last,
+        world=world,
     )
 
 
