@@ -68,14 +68,14 @@ def test_what_are_no_seeds_is_refused(text):
         parse_seeds(text)
 
 
-def test_every_subcommand_folder_with_the_file_is_a_member_and_the_kernels_bring_a_bench():
+def test_every_subcommand_folder_with_the_file_is_a_member_and_two_benches_are_of_none():
     import vtk_cli
 
     for family in ("proof", "bench"):
         folders = [path.parent.name for path in Path(vtk_cli.__path__[0]).glob(f"*/{family}.py")]
         modules = {f"vtk_cli.{folder}.{family}" for folder in folders if folder != "families"}
-        kernels = {"vtk_cli.families.kernels"} if family == "bench" else set()
-        assert set(members(family).values()) == modules | kernels
+        own = {"vtk_cli.families.kernels", "vtk_cli.families.scale"} if family == "bench" else set()
+        assert set(members(family).values()) == modules | own
         assert members(family)["similarity"] == f"vtk_cli.similarity.{family}"
 
 

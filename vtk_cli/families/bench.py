@@ -1,7 +1,7 @@
 """`vtk bench NAME|all`: speed as a ratio against a reference or a peer, side by side in one run.
 
 A subcommand folder joins by a `bench.py` with `measure(*, smallest, device, console) -> list[BenchRow]`; for the
-kernels that is `families/kernels.py`.
+kernels that is `families/kernels.py`, for several processes `families/scale.py`.
 """
 
 from __future__ import annotations

@@ -80,11 +80,11 @@ class Proof:
         """For people, and for the README."""
         lines = [f"**{self.title}** (`vtk proof {self.name}`)", "", self.setting]
         for table in self.tables:
-            lines += ["", f"{table.caption}:", "", *_markdown_table(table.columns, table.rows)]
+            lines += ["", f"{table.caption}:", "", *markdown_table(table.columns, table.rows)]
         claims = [
             (claim.text, claim.target, claim.measured, "yes" if claim.holds else "**no**") for claim in self.claims
         ]
-        lines += ["", *_markdown_table(("claim", "target", "measured", "holds"), claims)]
+        lines += ["", *markdown_table(("claim", "target", "measured", "holds"), claims)]
         if self.not_claimed:
             lines += ["", "Not claimed: " + " ".join(self.not_claimed)]
         return "\n".join(lines) + "\n"
@@ -146,10 +146,11 @@ def rows_as_markdown(rows: Sequence[BenchRow]) -> str:
     ]
     machines = sorted({row.device for row in rows})
     versions = sorted({f"{name} {number}" for row in rows for name, number in row.versions.items()})
-    return "\n".join([*_markdown_table(columns, shown), "", f"On {'; '.join(machines)}; {', '.join(versions)}."]) + "\n"
+    return "\n".join([*markdown_table(columns, shown), "", f"On {'; '.join(machines)}; {', '.join(versions)}."]) + "\n"
 
 
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """The lines of a table in Markdown."""
     shown = [[str(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     return [
         "| " + " | ".join(shown[0]) + " |",
