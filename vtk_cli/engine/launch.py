@@ -22,23 +22,16 @@ if TYPE_CHECKING:
 
 
 class Launchable(Protocol):
-    """The options that decide how a command is started; `ParallelOptions` has them."""
+    """The options that decide how a command is started: those of `ProcessOptions`, and `dry_run` where there is one."""
 
     @property
-    def nproc(self) -> int | None:
-        """How many processes to start."""
+    def nproc(self) -> int | None: ...  # noqa: D102
 
     @property
-    def device(self) -> str | None:
-        """Where; None: wherever it is best."""
+    def device(self) -> str | None: ...  # noqa: D102
 
     @property
-    def dry_run(self) -> bool:
-        """Whether only a plan is asked for."""
-
-    @property
-    def debug(self) -> bool:
-        """Whether more is said."""
+    def debug(self) -> bool: ...  # noqa: D102
 
 
 OptionsType = TypeVar("OptionsType", bound=Launchable)
@@ -115,8 +108,8 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
             return run(options, console)
         from vtk_cli.engine.local_processes import require_devices, run_processes
 
-        require_devices(options.device, options.nproc)
-        if options.dry_run:
+        require_devices(options.device or "auto", options.nproc)
+        if getattr(options, "dry_run", False):
             return run(options, console)
         return run_processes(this.arguments, options.nproc, show_agent=options.debug)
 
