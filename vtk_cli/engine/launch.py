@@ -11,30 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vtk_cli.console import Console
 from vtk_cli.engine.launchers import is_launched
+from vtk_cli.engine.parallel_options import ProcessOptions
 from vtk_cli.errors import ExitCode
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
-
-class Launchable(Protocol):
-    """The options that decide how a command is started: those of `ProcessOptions`, and `dry_run` where there is one."""
-
-    @property
-    def nproc(self) -> int | None: ...  # noqa: D102
-
-    @property
-    def device(self) -> str | None: ...  # noqa: D102
-
-    @property
-    def debug(self) -> bool: ...  # noqa: D102
-
-
-OptionsType = TypeVar("OptionsType", bound=Launchable)
+OptionsType = TypeVar("OptionsType", bound=ProcessOptions)
 Run = Callable[[OptionsType, Console], ExitCode | None]
 
 
@@ -47,7 +34,7 @@ class Program:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.arguments = tuple(arguments)
-        self._store: dist.Store | None = None
+        self._store: Store | None = None
 
     def meet_others(self) -> None:
         """Wait for the other processes, to complain with one voice from now on.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
@@ -28,7 +28,7 @@ _SAID = "said"
 _SIGNS_OF_LOSS = ("gloo/transport/tcp/pair", "Connection closed by peer", "Connection reset by peer", "ncclRemoteError")
 
 
-def meet() -> dist.Store:
+def meet() -> Store:
     """Meet the other processes, once all have come.
 
     Raises:
@@ -57,7 +57,7 @@ def lost_peers_named() -> Iterator[None]:
         raise PeerLost(f"{what}; run the same command again to go on from the last checkpoint") from error
 
 
-def complain(text: str, store: dist.Store | None, *, of_loss: bool) -> None:
+def complain(text: str, store: Store | None, *, of_loss: bool) -> None:
     """Say on stderr why the command failed, unless another process says it.
 
     Args:
@@ -75,7 +75,7 @@ def complain(text: str, store: dist.Store | None, *, of_loss: bool) -> None:
             _speak_if_alone(text if of_loss else f"process {rank} of {size}: {text}", message, store, rank)
 
 
-def _speak_first(text: str, message: str, store: dist.Store | None, size: int) -> None:
+def _speak_first(text: str, message: str, store: Store | None, size: int) -> None:
     with suppress(RuntimeError):
         if store is not None and store.check([message]):
             return
@@ -86,7 +86,7 @@ def _speak_first(text: str, message: str, store: dist.Store | None, size: int) -
         store.wait([f"heard/{rank}" for rank in range(1, size)], _PATIENCE)
 
 
-def _speak_if_alone(text: str, message: str, store: dist.Store | None, rank: int) -> None:
+def _speak_if_alone(text: str, message: str, store: Store | None, rank: int) -> None:
     try:
         store = store or _meeting(_PATIENCE)
     except RuntimeError:  # the first process has not come to say anything
@@ -99,12 +99,12 @@ def _speak_if_alone(text: str, message: str, store: dist.Store | None, rank: int
         store.set(f"heard/{rank}", "")
 
 
-def _note(message: str, store: dist.Store) -> None:
+def _note(message: str, store: Store) -> None:
     for key in (message, _SAID):
         store.add(key, 1)
 
 
-def _comes(key: str, store: dist.Store) -> bool:
+def _comes(key: str, store: Store) -> bool:
     try:
         store.wait([key], _PATIENCE)
     except RuntimeError:
@@ -112,7 +112,7 @@ def _comes(key: str, store: dist.Store) -> bool:
     return True
 
 
-def _meeting(timeout: timedelta) -> dist.Store:
+def _meeting(timeout: timedelta) -> Store:
     adopt_slurm_step()
     store, _, _ = next(rendezvous("env://", timeout=timeout))
-    return dist.PrefixStore(f"vtk-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return PrefixStore(f"vtk-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
