@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from vtk_cli.adapt.images import MemoryImages, ReadImages, shifted
+from vtk_cli.adapt.sharing import ALONE, SharedBatches
 from vtk_cli.adapt.stage_batches import JoinedBatches, WholeBatches
 from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.models.preprocessing import PixelConfig
@@ -80,17 +81,19 @@ def test_whole_batches_leave_out_what_is_left_over_unless_there_is_nothing_else(
 
 def test_joined_batches_go_through_every_kind_again_and_again_and_can_be_entered_anywhere() -> None:
     first, second, third = (
-        TensorBatches(torch.arange(count), batch_size=2, seed=seed) for seed, count in enumerate((8, 6, 4))
+        SharedBatches(IMAGES, range(count), batch_size=2, seed=seed, sharing=ALONE)
+        for seed, count in enumerate((8, 6, 4))
     )
     joined = JoinedBatches(9, first, source=second, labelled=third)
     whole = list(joined.epoch(0, 0))
     assert len(whole) == joined.steps_per_epoch == 9
     assert sorted(torch.cat([positions for positions, _ in whole[:4]]).tolist()) == list(range(8))
-    labelled = [together.labelled for _, together in whole]
+    labelled = [together.labelled_positions for _, together in whole]
     assert sorted(torch.cat([part for part in labelled[:2] if part is not None]).tolist()) == list(range(4))
     for (positions, together), (again, others) in zip(whole[5:], joined.epoch(0, 5), strict=True):
         assert torch.equal(positions, again)
-        assert all(torch.equal(one, two) for one, two in zip(together, others, strict=True) if one is not None)
+        pairs = zip(together, others, strict=True)
+        assert all(torch.equal(one, two) for one, two in pairs if isinstance(one, torch.Tensor))
     _, alone = next(JoinedBatches(2, first).epoch(0, 0))
     assert alone.source is None
     assert alone.labelled is None

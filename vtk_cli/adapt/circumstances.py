@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from vtk_cli.adapt.sharing import Sharing
 from vtk_cli.console import Console
+from vtk_cli.engine.batch_norm import ordinary_batch_norm, synchronise_batch_norm
 from vtk_cli.engine.devices import Precision
+from vtk_cli.engine.distributed import World
 from vtk_cli.engine.plan import Plan
 from vtk_cli.engine.seeds import sample_seed, seed_everything
 
@@ -29,6 +35,8 @@ class Circumstances:
         checkpoint_seconds: save when the last save is so long ago.
         checkpoint_steps: save after every so many updates as well; None: by the clock alone.
         scoring_batch: images in a batch where nothing is learnt.
+        world: this process among those that train together; None: it is alone.
+        sync_bn: batch normalisation over all processes.
     """
 
     device: torch.device
@@ -38,6 +46,30 @@ class Circumstances:
     checkpoint_seconds: float = 300.0
     checkpoint_steps: int | None = None
     scoring_batch: int = SCORING_BATCH
+    world: World | None = None
+    sync_bn: bool = False
+
+    @property
+    def processes(self) -> World:
+        """This process among the others, or alone."""
+        return self.world or World(0, 1, 0, self.device)
+
+    @property
+    def sharing(self) -> Sharing:
+        """How a batch is shared that is normalised by itself."""
+        return Sharing(self.world, 1 if self.sync_bn else 2)
+
+    @contextmanager
+    def normalised_together(self, model: nn.Module) -> Iterator[None]:
+        """Inside, `model` is trained: where asked for, its batch normalisation is that of all processes."""
+        if not self.sync_bn or self.processes.size == 1:
+            yield
+            return
+        try:
+            synchronise_batch_norm(model)
+            yield
+        finally:
+            ordinary_batch_norm(model)
 
     def begin(self, round_number: int, stage: int) -> int:
         """The seed of a stage, from which the global generators start as well, whatever came before in this process."""

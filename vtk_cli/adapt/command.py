@@ -16,6 +16,7 @@ from vtk_cli.adapt.verb_options import (
     UndoOptions,
 )
 from vtk_cli.console import Console
+from vtk_cli.engine.launch import launched
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import add_command, new_app
 
@@ -125,7 +126,7 @@ app = new_app()
 add_command(
     app,
     StartOptions,
-    start,
+    launched(start),
     name="start",
     epilog="Examples:  vtk adapt start RUN --source studio/ --target shop/ --budget 5%   ·  "
     " vtk adapt start RUN --model source.safetensors --target shop/ --budget 40",
@@ -138,7 +139,7 @@ add_command(
     name="label",
     epilog="Examples:  vtk adapt label RUN query.csv   ·   vtk adapt label RUN --from-folders sorted/",
 )
-add_command(app, TrainOptions, train, name="train", epilog="Examples:  vtk adapt train RUN")
+add_command(app, TrainOptions, launched(train), name="train", epilog="Examples:  vtk adapt train RUN")
 add_command(app, StatusOptions, status, name="status", epilog="Examples:  vtk adapt status RUN --suspicious 20")
 add_command(app, EvaluateOptions, evaluate, name="evaluate", epilog="Examples:  vtk adapt evaluate RUN --data test/")
 add_command(app, PredictOptions, predict, name="predict", epilog="Examples:  vtk adapt predict RUN new/ --to new.csv")
@@ -146,7 +147,7 @@ add_command(app, UndoOptions, undo, name="undo", epilog="Examples:  vtk adapt un
 add_command(
     app,
     StartOptions,
-    run,
+    launched(run),
     name="run",
     epilog="Examples:  vtk adapt run   ·   vtk adapt run --source art/ --target clipart/ --preset office-home",
 )

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from vtk_cli.engine.batches import Batches, LoaderBatches, TensorBatches
+from vtk_cli.engine.batches import Batches, EpochOrder, LoaderBatches
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.models.preprocessing import PixelConfig
@@ -23,14 +23,21 @@ _CROP = 0.875
 """Side of the crop over that of the resized image: 224 of 256 pixels."""
 
 
+Part = Callable[[Tensor], Tensor]
+"""Chooses rows (b, ...) of a batch (B, ...): those of this process."""
+
+
 class DomainImages(Protocol):
     """Images of one domain, by row."""
 
     def __len__(self) -> int:
         """How many there are."""
 
-    def augmented(self, rows: Sequence[int], *, batch_size: int, seed: int) -> Batches:
-        """Batches `(positions, images)` to train on: positions in `rows` (B,) int64, images (B, 3, S, S) uint8."""
+    def augmented(self, rows: Sequence[int], *, batch_size: int, seed: int, part: Part | None = None) -> Batches:
+        """Batches `(positions, images)` to train on: positions in `rows` (B,) int64, images (B, 3, S, S) uint8.
+
+        Of each batch those that `part` chooses, all of them if it is None.
+        """
 
     def plain(self, rows: Sequence[int], *, batch_size: int) -> Iterable[Tensor]:
         """Batches (B, 3, S, S) uint8 to measure on: every row once, in the order given."""
@@ -51,10 +58,10 @@ class MemoryImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def augmented(self, rows: Sequence[int], *, batch_size: int, seed: int) -> Batches:
+    def augmented(self, rows: Sequence[int], *, batch_size: int, seed: int, part: Part | None = None) -> Batches:
         """As `DomainImages`."""
         chosen = self.images[torch.tensor(list(rows), dtype=torch.int64)]
-        return _Shifted(TensorBatches(chosen, batch_size=batch_size, seed=seed), self.shift, seed)
+        return _Shifted(chosen, EpochOrder(len(rows), batch_size, seed), self.shift, seed, part)
 
     def plain(self, rows: Sequence[int], *, batch_size: int) -> Iterable[Tensor]:
         """As `DomainImages`."""
@@ -85,11 +92,11 @@ class ReadImages:
     def __len__(self) -> int:
         return self.count
 
-    def augmented(self, rows: Sequence[int], *, batch_size: int, seed: int) -> Batches:
+    def augmented(self, rows: Sequence[int], *, batch_size: int, seed: int, part: Part | None = None) -> Batches:
         """As `DomainImages`."""
         crop = (transforms.RandomCrop(self.pixels.input_size), transforms.RandomHorizontalFlip())
         images = _Chosen(self.read, tuple(rows), self._transform(*crop))
-        return LoaderBatches(images, batch_size, seed, self.workers, pin_memory=self.pin_memory)
+        return LoaderBatches(images, batch_size, seed, self.workers, pin_memory=self.pin_memory, part=part)
 
     def plain(self, rows: Sequence[int], *, batch_size: int) -> Iterable[Tensor]:
         """As `DomainImages`."""
@@ -127,17 +134,20 @@ class _Chosen(Dataset[tuple[Tensor]]):
 
 @dataclass(frozen=True, eq=False)
 class _Shifted:
-    batches: TensorBatches
+    images: Tensor
+    order: EpochOrder
     shift: int
     seed: int
+    part: Part | None
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.batches.steps_per_epoch
+        return self.order.steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        for step, (positions, images) in enumerate(self.batches.epoch(epoch, start), start):
-            yield positions, shifted(images, self.shift, sample_seed(self.seed, epoch, step))
+        for step, batch in enumerate(self.order.indices(epoch, start), start):
+            positions = batch if self.part is None else self.part(batch)
+            yield positions, shifted(self.images[positions], self.shift, sample_seed(self.seed, epoch, step))
 
 
 def shifted(images: Tensor, most: int, seed: int) -> Tensor:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtk_cli.adapt.domain_norm import SOURCE
 from vtk_cli.adapt.loss_prediction import LossPredictor, predictor_for
 from vtk_cli.adapt.method import Method, learning_rate
-from vtk_cli.adapt.networks import DomainNetwork
+from vtk_cli.adapt.networks import Answer, DomainNetwork
 from vtk_cli.engine.seeds import preserved_rng, sample_seed, seed_everything
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
+from vtk_cli.models.evaluation import normalised
 from vtk_cli.models.weights import mismatch, read_plain
 
 _STREAM = 0x4C504D
@@ -45,6 +47,24 @@ class Discriminator(nn.Module):
         return F.linear(embedding, self.linear.weight.detach(), self.linear.bias.detach()).squeeze(1)
 
 
+class Seen(NamedTuple):
+    """What the parts make of B images.
+
+    Args:
+        answer: of the network.
+        predicted: (B,), losses.
+        told: (B,), logits of being of the target, with a gradient for the discriminator alone; None without one.
+        passed: (B,), the same with a gradient for the network alone.
+        source_told: (B',), of the images of the source, as `told`; None without such.
+    """
+
+    answer: Answer
+    predicted: Tensor
+    told: Tensor | None = None
+    passed: Tensor | None = None
+    source_told: Tensor | None = None
+
+
 class Parts(nn.Module):
     """The modules that are adapted together.
 
@@ -59,6 +79,27 @@ class Parts(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.predictor, self.discriminator = network, predictor, discriminator
+
+    def forward(self, images: Tensor, domain: int, source: Tensor | None = None) -> Seen:
+        """What they make of images, by one call: among several processes it is that of a wrapper.
+
+        Args:
+            images: (B, 3, S, S) uint8, of `domain`.
+            domain: whose batch normalisation is used.
+            source: (B', 3, S, S) uint8, of the source, for a discriminator.
+        """
+        network, discriminator = self.network, self.discriminator
+        answer: Answer = network(normalised(images, network.pixels), domain)
+        predicted: Tensor = self.predictor(answer)
+        if discriminator is None:
+            return Seen(answer, predicted)
+        told, passed = discriminator(answer.embedding.detach()), discriminator.judged(answer.embedding)
+        if source is None:
+            return Seen(answer, predicted, told, passed)
+        with torch.no_grad():
+            embedding = network(normalised(source, network.pixels), SOURCE).embedding
+        torch.clear_autocast_cache()  # it may hold weights without their gradient
+        return Seen(answer, predicted, told, passed, discriminator(embedding))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from scipy.stats import spearmanr
+from timm.utils import distribute_bn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.adapt.domain_norm import TARGET
 from vtk_cli.adapt.images import DomainImages
-from vtk_cli.adapt.learner import Parts
+from vtk_cli.adapt.learner import Parts, Seen
 from vtk_cli.adapt.networks import DomainNetwork
 from vtk_cli.adapt.query.outputs import PoolOutputs
+from vtk_cli.adapt.sharing import trained_module
 from vtk_cli.engine.devices import Precision, autocast
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.shared_work import in_every_process
 from vtk_cli.models.evaluation import normalised
 
 
@@ -52,8 +56,11 @@ def network_outputs(
     precision: Precision = "fp32",
     predictor: nn.Module | None = None,
     discriminator: nn.Module | None = None,
+    world: World | None = None,
 ) -> NetworkOutputs:
     """Outputs in eval mode for images as they are measured; every module is afterwards in the mode it was in.
+
+    Several processes take the batches in turn, each of them the very batch of one process, and all get everything.
 
     Args:
         network: on its device.
@@ -63,21 +70,92 @@ def network_outputs(
         batch_size: images at a time.
         precision: of the forward pass.
         predictor, discriminator: of the embedding, where they are wanted.
+        world: this process among the others; None: it is alone.
     """
     device = next(network.parameters()).device
-    found: list[tuple[Tensor, ...]] = []
-    with _evaluating([each for each in (network, predictor, discriminator) if each is not None]):
-        for batch in images.plain(rows, batch_size=batch_size):
+
+    def look(batch: Tensor) -> tuple[Tensor, ...]:
+        answer = network(normalised(batch, network.pixels), domain)
+        predicted = answer.logits.new_zeros(len(batch)) if predictor is None else predictor(answer)
+        judged = () if discriminator is None else (discriminator(answer.embedding),)
+        return answer.logits, answer.embedding, predicted, *judged
+
+    modules = [each for each in (network, predictor, discriminator) if each is not None]
+    with _evaluating(modules):
+        found = _looked(look, images, rows, batch_size=batch_size, device=device, precision=precision, world=world)
+    return _joined(found, network, is_judged=discriminator is not None)
+
+
+@torch.no_grad()
+def learning_outputs(
+    model: nn.Module,
+    images: DomainImages,
+    rows: Sequence[int],
+    *,
+    batch_size: int,
+    precision: Precision,
+    world: World | None,
+) -> NetworkOutputs:
+    """As `network_outputs` under the target's normalisation, of `Parts` in the middle of their training.
+
+    Args:
+        model: as a loss is given it, perhaps wrapped; only called, for parts of it may lie in other processes.
+        images, rows, batch_size, precision, world: as there.
+    """
+    network = cast("Parts", getattr(trained_module(model), "parts", trained_module(model))).network
+    if world is not None and world.size > 1:
+        distribute_bn(trained_module(model), world.size, reduce=False)  # each has normalised batches of its own
+
+    def look(batch: Tensor) -> tuple[Tensor, ...]:
+        seen: Seen = model(batch, TARGET)
+        return seen.answer.logits, seen.answer.embedding, seen.predicted
+
+    device = next(network.parameters()).device
+    with _evaluating([model]):
+        found = _looked(look, images, rows, batch_size=batch_size, device=device, precision=precision, world=world)
+    return _joined(found, network, is_judged=False)
+
+
+Look = Callable[[Tensor], tuple[Tensor, ...]]
+"""What is kept of a batch (B, 3, S, S) uint8 on the device: tensors with B rows."""
+
+
+def _looked(
+    look: Look,
+    images: DomainImages,
+    rows: Sequence[int],
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision,
+    world: World | None,
+) -> list[tuple[Tensor, ...]]:
+    """What `look` makes of all rows, batch by batch, on the CPU; every process looks equally often."""
+    batches = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    rank, size = (0, 1) if world is None else (world.rank, world.size)
+    own, most = batches[rank::size], -(-len(batches) // size)
+    wanted = [*own, *batches[: most - len(own)]]  # these again, for nothing
+
+    def mine() -> list[tuple[Tensor, ...]]:
+        found: list[tuple[Tensor, ...]] = []
+        for batch in images.plain([row for part in wanted for row in part], batch_size=batch_size):
             with autocast(device, precision):
-                answer = network(normalised(batch.to(device, non_blocking=True), network.pixels), domain)
-                predicted = answer.logits.new_zeros(len(batch)) if predictor is None else predictor(answer)
-                judged = () if discriminator is None else (discriminator(answer.embedding),)
-            found.append(tuple(each.float().cpu() for each in (answer.logits, answer.embedding, predicted, *judged)))
-    torch.clear_autocast_cache()  # it may hold weights without their gradient
+                kept = look(batch.to(device, non_blocking=True))
+            found.append(tuple(each.float().cpu() for each in kept))
+        torch.clear_autocast_cache()  # it may hold weights without their gradient
+        return found[: len(own)]
+
+    if world is None or size == 1:
+        return mine()
+    parts = in_every_process(world, mine)
+    return [parts[number % size][number // size] for number in range(len(batches))]
+
+
+def _joined(found: list[tuple[Tensor, ...]], network: DomainNetwork, *, is_judged: bool) -> NetworkOutputs:
     if not found:
         found = [(torch.zeros(0, network.classes), torch.zeros(0, network.width), torch.zeros(0), torch.zeros(0))]
     parts = [torch.cat(kind) for kind in zip(*found, strict=True)]
-    return NetworkOutputs(parts[0], parts[1], parts[2], parts[3] if discriminator is not None else None)
+    return NetworkOutputs(parts[0], parts[1], parts[2], parts[3] if is_judged else None)
 
 
 @contextmanager
@@ -101,6 +179,7 @@ def pool_outputs(
     *,
     batch_size: int,
     precision: Precision = "fp32",
+    world: World | None = None,
 ) -> PoolOutputs:
     """What queries choose by: outputs in eval mode under the target's batch normalisation.
 
@@ -111,6 +190,7 @@ def pool_outputs(
         ids: their sample ids, in the same order.
         batch_size: images at a time.
         precision: of the forward pass.
+        world: this process among the others; None: it is alone.
     """
     found = network_outputs(
         parts.network,
@@ -120,6 +200,7 @@ def pool_outputs(
         precision=precision,
         predictor=parts.predictor,
         discriminator=parts.discriminator,
+        world=world,
     )
     weight = cast("Tensor", parts.network.head.weight).detach().float().cpu()
     return PoolOutputs(tuple(ids), found.logits, found.embeddings, found.predicted_losses, found.target_logits, weight)

@@ -7,7 +7,7 @@ does what one for each would do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.adapt.domain_norm import SOURCE, TARGET
-from vtk_cli.adapt.learner import Discriminator, Parts
+from vtk_cli.adapt.learner import Parts, Seen
 from vtk_cli.adapt.losses import (
     adversarial_loss,
     discriminator_loss,
@@ -29,10 +29,11 @@ from vtk_cli.adapt.losses import (
     ranking_loss,
 )
 from vtk_cli.adapt.method import Method
-from vtk_cli.adapt.networks import Answer, DomainNetwork
+from vtk_cli.adapt.sharing import ALONE, Sharing, trained_module
 from vtk_cli.adapt.stage_batches import Together
 from vtk_cli.engine.update import Clock
 from vtk_cli.models.evaluation import normalised
+from vtk_cli.models.preprocessing import PixelConfig
 
 
 def predictor_loss(predicted: Tensor, true: Tensor, method: Method) -> Tensor:
@@ -48,18 +49,19 @@ class SourceObjective:
     Args:
         labels: (N,) int64, by position.
         smoothing: a share that goes to all classes alike.
+        pixels: of the network.
+        sharing: of a batch among the processes.
     """
 
-    def __init__(self, labels: Tensor, smoothing: float) -> None:
-        self._labels, self._smoothing = labels, smoothing
+    def __init__(self, labels: Tensor, smoothing: float, pixels: PixelConfig, sharing: Sharing = ALONE) -> None:
+        self._labels, self._smoothing, self._pixels, self._sharing = labels, smoothing, pixels, sharing
 
     def __call__(self, model: nn.Module, batch: tuple[Any, ...], clock: Clock) -> Tensor:  # noqa: ARG002
-        """The loss of `(positions, images)`; `model`: a `DomainNetwork`."""
-        positions, images = batch
-        network = cast("DomainNetwork", model)
-        answer = network(normalised(images, network.pixels), SOURCE)
-        truth = self._labels[positions].to(images.device)
-        return F.cross_entropy(answer.logits.float(), truth, label_smoothing=self._smoothing)
+        """The loss of `(positions, images, sizes)`; `model`: a `DomainNetwork`."""
+        positions, images, sizes = batch
+        answer = model(normalised(images, self._pixels), SOURCE)
+        logits, truth = _whole(self._sharing, sizes, answer.logits.float(), self._labels[positions])
+        return F.cross_entropy(logits, truth, label_smoothing=self._smoothing)
 
 
 class LabelledObjective:
@@ -68,21 +70,17 @@ class LabelledObjective:
     Args:
         labels: (n,) int64, by position.
         method: the settings.
+        sharing: of a batch among the processes.
     """
 
-    def __init__(self, labels: Tensor, method: Method) -> None:
-        self._labels, self._method = labels, method
+    def __init__(self, labels: Tensor, method: Method, sharing: Sharing = ALONE) -> None:
+        self._labels, self._method, self._sharing = labels, method, sharing
 
     def __call__(self, model: nn.Module, batch: tuple[Any, ...], clock: Clock) -> Tensor:  # noqa: ARG002
-        """The loss of `(positions, images)`; `model`: `Parts`."""
-        positions, images = batch
-        parts = cast("Parts", model)
-        answer = parts.network(normalised(images, parts.network.pixels), TARGET)
-        losses = F.cross_entropy(answer.logits.float(), self._labels[positions].to(images.device), reduction="none")
-        loss = losses.mean()
-        if self._method.lpm_weight > 0:
-            loss = loss + self._method.lpm_weight * predictor_loss(parts.predictor(answer), losses, self._method)
-        return loss
+        """The loss of `(positions, images, sizes)`; `model`: `Parts`."""
+        positions, images, sizes = batch
+        seen: Seen = model(images, TARGET)
+        return labelled_loss(seen, self._labels[positions], sizes, self._method, self._sharing)
 
 
 class JointObjective:
@@ -94,27 +92,47 @@ class JointObjective:
         source_labels: (N,) int64, by position.
         labels: (n,) int64, by position among the labelled images.
         method: the settings.
+        sharing: of a batch of either domain among the processes.
     """
 
-    def __init__(self, source_labels: Tensor, labels: Tensor, method: Method) -> None:
-        self._source_labels, self._labels, self._method = source_labels, labels, method
+    def __init__(self, source_labels: Tensor, labels: Tensor, method: Method, sharing: Sharing = ALONE) -> None:
+        self._source_labels, self._labels, self._method, self._sharing = source_labels, labels, method, sharing
 
     def __call__(self, model: nn.Module, batch: tuple[Any, ...], clock: Clock) -> Tensor:  # noqa: ARG002
         """The loss of `(positions, Together)`, whose images are the source's; `model`: `Parts`."""
         positions, together = cast("tuple[Tensor, Together]", batch)
-        parts = cast("Parts", model)
-        pixels, device = parts.network.pixels, together.images.device
-        source = parts.network(normalised(together.images, pixels), SOURCE)
-        loss = F.cross_entropy(source.logits.float(), self._source_labels[positions].to(device))
+        source: Seen = model(together.images, SOURCE)
+        logits = source.answer.logits.float()
+        logits, truth = _whole(self._sharing, together.sizes, logits, self._source_labels[positions])
+        loss = F.cross_entropy(logits, truth)
         if together.labelled is None or together.labelled_positions is None:
             return loss
-        answer = parts.network(normalised(together.labelled, pixels), TARGET)
-        truth = self._labels[together.labelled_positions.cpu()].to(device)
-        losses = F.cross_entropy(answer.logits.float(), truth, reduction="none")
-        loss = loss + losses.mean()
-        if self._method.lpm_weight > 0:
-            loss = loss + self._method.lpm_weight * predictor_loss(parts.predictor(answer), losses, self._method)
-        return loss
+        seen: Seen = model(together.labelled, TARGET)
+        labels = self._labels[together.labelled_positions.cpu()]
+        return loss + labelled_loss(seen, labels, together.labelled_sizes, self._method, self._sharing)
+
+
+def labelled_loss(seen: Seen, labels: Tensor, sizes: Sequence[int], method: Method, sharing: Sharing) -> Tensor:
+    """Cross-entropy of labelled images, and the loss predictor's loss of them if it learns.
+
+    Args:
+        seen: of this process's images.
+        labels: theirs.
+        sizes: how many each process has.
+        method: the settings.
+        sharing: among the processes.
+    """
+    logits, truth = _whole(sharing, sizes, seen.answer.logits.float(), labels)
+    losses = F.cross_entropy(logits, truth, reduction="none")
+    loss = losses.mean()
+    if method.lpm_weight > 0:
+        loss = loss + method.lpm_weight * predictor_loss(sharing.whole(seen.predicted, sizes), losses, method)
+    return loss
+
+
+def _whole(sharing: Sharing, sizes: Sequence[int], logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and labels of the whole batch."""
+    return sharing.whole(logits, sizes), sharing.whole(labels.to(logits.device), sizes)
 
 
 class PseudoLabelled(nn.Module):
@@ -136,8 +154,13 @@ class PseudoLabelled(nn.Module):
         self.register_buffer("kept", torch.ones(count, dtype=torch.bool))
         self.register_buffer("agreement", torch.full((), torch.nan))
 
+    def forward(self, images: Tensor, domain: int, source: Tensor | None = None) -> Seen:
+        """As the parts."""
+        seen: Seen = self.parts(images, domain, source)
+        return seen
 
-Scores = Callable[[Parts], tuple[Tensor, Tensor]]
+
+Scores = Callable[[nn.Module], tuple[Tensor, Tensor]]
 """Logits (N, C) and predicted losses (N,) of all unlabelled images, in eval mode under the target's normalisation."""
 
 
@@ -152,6 +175,7 @@ class UnlabelledObjective:
         replayed: (n,) int64, labels of the labelled images by position.
         prior: (C,), what the mean prediction is drawn to; None: uniform.
         confusion: minimum class confusion in place of information maximisation.
+        sharing: of a batch among the processes.
     """
 
     method: Method
@@ -160,33 +184,32 @@ class UnlabelledObjective:
     replayed: Tensor | None = None
     prior: Tensor | None = None
     confusion: bool = False
+    sharing: Sharing = ALONE
 
     def __call__(self, model: nn.Module, batch: tuple[Any, ...], clock: Clock) -> Tensor:
         """The loss of `(positions, Together)`; `model`: `PseudoLabelled`, labelled anew when it is time."""
         positions, together = cast("tuple[Tensor, Together]", batch)
-        held = cast("PseudoLabelled", model)
+        held = cast("PseudoLabelled", trained_module(model))
         interval = self.method.refresh_interval(self.steps, len(held.labels))
         if clock.step % interval == 0:
-            self._refresh(held, is_first=clock.step == 0)
-        return self._loss(held, positions.to(together.images.device), together, clock.step, interval)
-
-    def _loss(self, held: PseudoLabelled, positions: Tensor, together: Together, step: int, interval: int) -> Tensor:
-        method, parts, count = self.method, held.parts, len(together.images)
-        pixels = parts.network.pixels
-        seen = together.images if together.labelled is None else torch.cat((together.images, together.labelled))
-        whole = parts.network(normalised(seen, pixels), TARGET)
-        answer = whole.first(count)
-        losses = F.cross_entropy(answer.logits.float(), held.labels[positions], reduction="none")
-        loss = self._diversity(answer.logits)
-        if not (method.pl_late and step < interval):
-            loss = loss + method.pl_weight * pseudo_label_loss(losses, held.kept[positions])
+            self._refresh(model, held, is_first=clock.step == 0)
+        kinds = [kind for kind in (together.images, together.labelled) if kind is not None]
+        seen: Seen = model(torch.cat(kinds) if len(kinds) > 1 else kinds[0], TARGET, together.source)
+        count = len(together.images)
+        mine = (seen.answer.logits[:count].float(), seen.predicted[:count], positions.to(seen.predicted.device))
+        logits, predicted, at = (self.sharing.whole(each, together.sizes) for each in mine)
+        losses = F.cross_entropy(logits, held.labels[at], reduction="none")
+        loss = self._diversity(logits)
+        if not (self.method.pl_late and clock.step < interval):
+            loss = loss + self.method.pl_weight * pseudo_label_loss(losses, held.kept[at])
         if together.labelled_positions is not None and self.replayed is not None:
-            truth = self.replayed[together.labelled_positions.cpu()].to(seen.device)
-            loss = loss + method.replay * F.cross_entropy(whole.logits[count:].float(), truth)
-        if method.lpm_weight > 0 and 2 * step < self.steps:  # without a gradient the predictor stays as it is
-            loss = loss + method.lpm_weight * predictor_loss(parts.predictor(answer), losses, method)
-        if parts.discriminator is not None and together.source is not None:
-            loss = loss + self._adversarial(parts.network, parts.discriminator, answer, together.source)
+            own = self.replayed[together.labelled_positions.cpu()]
+            replay = _whole(self.sharing, together.labelled_sizes, seen.answer.logits[count:].float(), own)
+            loss = loss + self.method.replay * F.cross_entropy(*replay)
+        if self.method.lpm_weight > 0 and 2 * clock.step < self.steps:  # without a gradient the predictor stays
+            loss = loss + self.method.lpm_weight * predictor_loss(predicted, losses, self.method)
+        if seen.told is not None and seen.passed is not None and seen.source_told is not None:
+            loss = loss + self._adversarial(seen.told[:count], seen.passed[:count], seen.source_told, together)
         return loss
 
     def _diversity(self, logits: Tensor) -> Tensor:
@@ -196,18 +219,14 @@ class UnlabelledObjective:
             return self.method.im_weight * mean_entropy(logits)
         return self.method.im_weight * information_maximisation(logits, self.prior)
 
-    def _adversarial(
-        self, network: DomainNetwork, discriminator: Discriminator, answer: Answer, source: Tensor
-    ) -> Tensor:
-        with torch.no_grad():
-            embedding = network(normalised(source, network.pixels), SOURCE).embedding
-        torch.clear_autocast_cache()  # it may hold weights without their gradient
-        told = discriminator_loss(discriminator(embedding), discriminator(answer.embedding.detach()))
-        return told + self.method.adversarial * adversarial_loss(discriminator.judged(answer.embedding))
+    def _adversarial(self, told: Tensor, passed: Tensor, source_told: Tensor, together: Together) -> Tensor:
+        told, passed = (self.sharing.whole(each, together.sizes) for each in (told, passed))
+        source_told = self.sharing.whole(source_told, together.source_sizes)
+        return discriminator_loss(source_told, told) + self.method.adversarial * adversarial_loss(passed)
 
-    def _refresh(self, held: PseudoLabelled, *, is_first: bool) -> None:
-        logits, predicted = self.scores(held.parts)
-        held.train()
+    def _refresh(self, model: nn.Module, held: PseudoLabelled, *, is_first: bool) -> None:
+        logits, predicted = self.scores(model)
+        model.train()
         labels = logits.argmax(dim=1).to(held.labels.device)
         if not is_first:
             held.agreement.fill_((labels == held.labels).float().mean())

@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from vtk_cli.adapt.budget import round_sizes
-from vtk_cli.adapt.options import AdaptOptions
 from vtk_cli.adapt.preparation import first_network, read_domains
 from vtk_cli.adapt.rounds import plan_run
+from vtk_cli.adapt.verb_options import StartOptions
 from vtk_cli.console import Console
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.parallel_options import ParallelOptions
 
 
-def show_plan(options: AdaptOptions, console: Console) -> None:
+def show_plan(options: StartOptions, world: World, console: Console) -> None:
     """Print it: the data are opened and the network is built; no weights are fetched, no image is decoded.
 
     Raises:
@@ -42,6 +44,7 @@ def show_plan(options: AdaptOptions, console: Console) -> None:
         "labels": total,
         "rounds": ", ".join(map(str, round_sizes(total, rounds))),
         "audit": options.audit,
+        **shared_by(options, world),
     }
     rows = [
         (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else value) for name, value in summary.items()
@@ -49,3 +52,10 @@ def show_plan(options: AdaptOptions, console: Console) -> None:
     place = ("would be written to", options.out or "a new folder in runs")
     console.table("Plan", ("", "value"), [*rows, place])
     console.emit({**summary, "config": options.as_config()})
+
+
+def shared_by(options: ParallelOptions, world: World) -> dict[str, Any]:
+    """How many processes there are, and what each holds; batches of any size are shared."""
+    count = world.size if world.size > 1 else options.nproc or 1
+    holds = f"1/{count} of the weights" if options.parallel == "fsdp" else "all weights"
+    return {"processes": count} | ({"each_holds": holds} if count > 1 else {})

@@ -22,6 +22,8 @@ from vtk_cli.adapt.published_checkpoints import load_published, read_published
 from vtk_cli.console import Console
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.engine.devices import resolve_device, resolve_precision
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.engine.seeds import preserved_rng, sample_seed, seed_everything
 from vtk_cli.errors import UserError
 from vtk_cli.models.preprocessing import PixelConfig
@@ -77,7 +79,10 @@ class Lab:
 
 
 def read_domains(
-    options: AdaptOptions, console: Console, unreadable: tuple[Unreadable, ...] | None = None
+    options: AdaptOptions,
+    console: Console,
+    unreadable: tuple[Unreadable, ...] | None = None,
+    world: World | None = None,
 ) -> tuple[Domains, tuple[Unreadable, ...]]:
     """Open the domains of a run.
 
@@ -85,6 +90,7 @@ def read_domains(
         options: of the run.
         console: told of what is odd.
         unreadable: images to leave out; None: look at all, which takes as long as reading them.
+        world: this process among others, of which the first looks; None: it is alone.
 
     Returns:
         The domains, and the images that were left out.
@@ -102,7 +108,12 @@ def read_domains(
         seed=options.seed,
         ignore_target_labels=options.ignore_target_labels,
     )
-    left_out = find_unreadable(domains, console) if unreadable is None else unreadable
+    if unreadable is not None:
+        left_out = unreadable
+    elif world is None:
+        left_out = find_unreadable(domains, console)
+    else:
+        left_out = world.on_main(lambda: find_unreadable(domains, console))
     return (domains.without(left_out) if left_out else domains), left_out
 
 
@@ -113,6 +124,7 @@ def open_lab(
     console: Console,
     *,
     device: str | None = None,
+    world: World | None = None,
 ) -> Lab:
     """Bring domains and settings together.
 
@@ -122,14 +134,17 @@ def open_lab(
         pixels: of the network.
         console: shows the progress.
         device: in place of that in the options.
+        world: this process among those that train together, each with its device; None: it is alone.
     """
-    place = resolve_device(device or options.device)
+    place = resolve_device(device or options.device) if world is None else world.device
     circumstances = Circumstances(
         place,
         options.seed,
         console,
         precision=resolve_precision(options.precision, place),
         checkpoint_seconds=options.checkpoint_seconds,
+        world=world,
+        sync_bn=isinstance(options, ParallelOptions) and options.sync_bn,
     )
 
     def images(one: ImageSource | Pool) -> DomainImages:

@@ -154,11 +154,13 @@ def choose(
     if not len(apart):
         raise UserError("every image is like one that is labelled", "--dedup", "give a higher similarity, or none")
     settings = options.query_settings
-    if options.class_quota is None:
-        picks = select_mixed(mix, apart, labelled, count, rng, settings=settings)
-    else:
-        picks = select_within_quota(mix, apart, labelled, count, rng, most=options.class_quota, settings=settings)
-    return Chosen(picks, outputs)
+
+    def select_some() -> Picks:
+        if options.class_quota is None:
+            return select_mixed(mix, apart, labelled, count, rng, settings=settings)
+        return select_within_quota(mix, apart, labelled, count, rng, most=options.class_quota, settings=settings)
+
+    return Chosen(lab.circumstances.processes.on_main(select_some), outputs)
 
 
 def looked_at(lab: Lab, learner: Learner, ids: Sequence[str]) -> PoolOutputs:
@@ -171,6 +173,7 @@ def looked_at(lab: Lab, learner: Learner, ids: Sequence[str]) -> PoolOutputs:
         ids,
         batch_size=here.scoring_batch,
         precision=here.precision,
+        world=here.world,
     )
 
 
@@ -200,19 +203,23 @@ def write_question(
     """
     record = state.history[-1]
     guesses = None if blind else chosen.outputs or looked_at(lab, learner, chosen.picks.ids)
-    query = Query(
-        asked_rows(chosen.picks, lab.pool, lab.class_names, guesses),
-        record.round,
-        record.strategy,
-        state.seed,
-        record.draw,
-        weights_sha1(learner),
-        lab.class_names,
-    )
     folder = files.round(record.round)
-    write_query(folder, query, lab.pool, chosen.outputs)
-    if copies:
-        write_images(folder / IMAGES, lab.pool, chosen.picks.ids)
+
+    def write_down() -> None:
+        query = Query(
+            asked_rows(chosen.picks, lab.pool, lab.class_names, guesses),
+            record.round,
+            record.strategy,
+            state.seed,
+            record.draw,
+            weights_sha1(learner),
+            lab.class_names,
+        )
+        write_query(folder, query, lab.pool, chosen.outputs)
+        if copies:
+            write_images(folder / IMAGES, lab.pool, chosen.picks.ids)
+
+    lab.circumstances.processes.on_main(write_down)
     return folder
 
 

@@ -30,6 +30,7 @@ from vtk_cli.adapt.source_stage import begin_target, train_source
 from vtk_cli.adapt.stages import Labelled, StageOutcome, adapt_jointly, adapt_to_labelled, adapt_to_unlabelled
 from vtk_cli.adapt.state import AdaptState, check_invariants, divide, new_state, source_ready, trained
 from vtk_cli.console import Console
+from vtk_cli.engine.distributed import World
 from vtk_cli.errors import UserError
 from vtk_cli.files import content_key, lock, make_folder, write_json
 
@@ -50,7 +51,12 @@ def plan_run(options: AdaptOptions, pool: int, classes: int, console: Console) -
 
 
 def begin(
-    options: AdaptOptions, files: RunFiles, console: Console, *, shared: Path | None = None
+    options: AdaptOptions,
+    files: RunFiles,
+    console: Console,
+    *,
+    shared: Path | None = None,
+    world: World | None = None,
 ) -> tuple[Lab, AdaptState]:
     """The first step: look at the data, train on the source, make ready for the target.
 
@@ -59,44 +65,55 @@ def begin(
         files: its folder.
         console: shows the progress.
         shared: a file for the network of the source, where several runs begin with the same; None: no such file.
+        world: this process among those that train together; None: it is alone.
 
     Raises:
         UserError: data and options do not go together.
         JobError, Preempted, KeyboardInterrupt: as `train_source`.
     """
-    domains, unreadable = read_domains(options, console)
+    domains, unreadable = read_domains(options, console, world=world)
     total, rounds = plan_run(options, len(domains.pool), len(domains.class_names), console)
     audit = draw_audit(domains.pool.ids, options.audit, options.seed)
     if total > len(domains.pool) - len(audit):
         what = f"a budget of {total} and an audit of {len(audit)} are more than the {len(domains.pool)} images"
         raise UserError(what, "--audit", "give less of one of them")
     network, knows_source = first_network(options, domains.class_names, console)
-    lab = open_lab(options, domains, network.pixels, console)
-    manifest = make_manifest(domains.pool, console)
-    state = new_state(
-        total=total,
-        rounds=rounds,
-        strategy=options.query,
-        recipe=options.recipe,
-        seed=options.seed,
-        manifest_sha1=manifest.sha1,
-        audit=audit,
-    )
-    make_folder(files.folder)
-    write_manifest(files.manifest, manifest)
-    write_classes(files, domains.class_names)
-    write_json(files.folder / UNREADABLE, [asdict(one) for one in unreadable])
-    save_state(files, state)
-    if knows_source:
-        save_network(files.folder / SOURCE_NETWORK, network, domains.class_names)
-    else:
+    lab = open_lab(options, domains, network.pixels, console, world=world)
+    processes = lab.circumstances.processes
+
+    def write_down() -> AdaptState:
+        manifest = make_manifest(domains.pool, console)
+        new = new_state(
+            total=total,
+            rounds=rounds,
+            strategy=options.query,
+            recipe=options.recipe,
+            seed=options.seed,
+            manifest_sha1=manifest.sha1,
+            audit=audit,
+        )
+        make_folder(files.folder)
+        write_manifest(files.manifest, manifest)
+        write_classes(files, domains.class_names)
+        write_json(files.folder / UNREADABLE, [asdict(one) for one in unreadable])
+        save_state(files, new)
+        if knows_source:
+            save_network(files.folder / SOURCE_NETWORK, network, domains.class_names)
+        return new
+
+    state = processes.on_main(write_down)
+    if not knows_source:
         network = _source_network(lab, files, network, shared)
-    begin_target(network, lab.target, start=options.target_bn_init, circumstances=lab.circumstances)
-    save_learner(files.model(None), lab.learner(network))
-    state = source_ready(state, files.relative(files.model(None)))
-    save_state(files, state)
-    shutil.rmtree(files.folder / "checkpoints", ignore_errors=True)
-    return lab, state
+
+    def end() -> AdaptState:
+        begin_target(network, lab.target, start=options.target_bn_init, circumstances=lab.circumstances)
+        save_learner(files.model(None), lab.learner(network))
+        ready = source_ready(state, files.relative(files.model(None)))
+        save_state(files, ready)
+        shutil.rmtree(files.folder / "checkpoints", ignore_errors=True)
+        return ready
+
+    return lab, processes.on_main(end)
 
 
 def read_unreadable(files: RunFiles) -> tuple[Unreadable, ...]:
@@ -134,19 +151,24 @@ def train_round(lab: Lab, files: RunFiles, state: AdaptState, rows: Sequence[Lab
     Raises:
         UserError, JobError, Preempted, KeyboardInterrupt: as the stages.
     """
-    number, ids = state.round, lab.pool.ids
+    number, ids, world = state.round, lab.pool.ids, lab.circumstances.processes
     learner = learner_at(lab, files, state.model)
     part = divide(state, rows, ids)
     folder = files.folder / "checkpoints" / f"round_{number:02d}"
-    _begin_anew_where_changed(folder, state, part)
+    world.on_main(lambda: _begin_anew_where_changed(folder, state, part))
     last = _stages(lab, learner, part, state, folder)
     after = trained(state, rows, ids, files.relative(files.model(number)))
     check_invariants(after, rows, ids)
-    save_learner(files.model(number), learner, {"round": number})
     row = {"round": number, "labels": after.budget.used, "strategy": after.history[-1].strategy}
-    put_metrics(files, {**row, **metrics_of(lab, learner, divide(after, rows, ids), rows, last)})
-    save_state(files, after)
-    shutil.rmtree(folder, ignore_errors=True)
+    row |= metrics_of(lab, learner, divide(after, rows, ids), rows, last)
+
+    def write_down() -> None:
+        save_learner(files.model(number), learner, {"round": number})
+        put_metrics(files, row)
+        save_state(files, after)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    world.on_main(write_down)
     return after
 
 
@@ -202,8 +224,9 @@ def _source_network(lab: Lab, files: RunFiles, network: DomainNetwork, shared: P
 
 
 def _trained(lab: Lab, kept: Path, network: DomainNetwork, place: Path) -> DomainNetwork:
-    if kept.is_file():
-        return open_network(kept, lab.circumstances.console)[0].to(lab.circumstances.device)
+    here = lab.circumstances
+    if here.processes.broadcast(kept.is_file()):
+        return open_network(kept, here.console)[0].to(here.device)
     if lab.source is None:
         raise UserError("there is no source to train on", "--source", "give it, or --model")
     outcome = train_source(
@@ -212,10 +235,14 @@ def _trained(lab: Lab, kept: Path, network: DomainNetwork, place: Path) -> Domai
         lab.source_labels,
         training=lab.options.source_training,
         place=place,
-        circumstances=lab.circumstances,
+        circumstances=here,
     )
     if outcome.holdout_accuracy is not None:
-        lab.circumstances.console.note(f"source: {outcome.holdout_accuracy:.1f} % of its hold-out right")
-    save_network(kept, network, lab.class_names)
-    shutil.rmtree(place, ignore_errors=True)
+        here.console.note(f"source: {outcome.holdout_accuracy:.1f} % of its hold-out right")
+
+    def keep() -> None:
+        save_network(kept, network, lab.class_names)
+        shutil.rmtree(place, ignore_errors=True)
+
+    here.processes.on_main(keep)
     return network

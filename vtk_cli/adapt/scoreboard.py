@@ -81,6 +81,7 @@ def outputs_of(lab: Lab, learner: Learner, images: DomainImages, rows: Sequence[
         range(len(images)) if rows is None else rows,
         batch_size=lab.circumstances.scoring_batch,
         precision=lab.circumstances.precision,
+        world=lab.circumstances.world,
     )
 
 

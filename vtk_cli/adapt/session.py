@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from vtk_cli.adapt.undoing import finish_undo
 from vtk_cli.adapt.verb_options import StartOptions
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
+from vtk_cli.engine.distributed import World, shared_run_folder
 from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import UserError
 from vtk_cli.options import RUN_CONFIG, read_config
 
 COMMANDS = ("adapt start", "adapt run")
-MAY_CHANGE = {"device", "workers", "checkpoint-seconds"}
+MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "parallel"}
 """Options that may differ when a run goes on."""
 
 
@@ -56,29 +57,37 @@ class Session:
         """What the user types for it."""
         return str(self.files.folder)
 
-    def lab(self, console: Console, device: str | None = None, *, look: bool = False) -> Lab:
+    def lab(
+        self, console: Console, device: str | None = None, *, look: bool = False, world: World | None = None
+    ) -> Lab:
         """Its data and settings.
 
         Args:
             console: shows the progress.
             device: in place of that of the start.
             look: compare the content of every target image, not sizes alone.
+            world: this process among those that train together, of which the first looks; None: it is alone.
 
         Raises:
             UserError: data have changed since the start.
         """
         domains, _ = read_domains(self.options, Console(quiet=True), read_unreadable(self.files))
         manifest = read_manifest(self.files.manifest)
-        if look:
-            require_same_contents(manifest, domains.pool, console)
-        else:
-            require_same_files(manifest, domains.pool)
+        pool = domains.pool
+
+        def compare() -> None:
+            if look:
+                require_same_contents(manifest, pool, console)
+            else:
+                require_same_files(manifest, pool)
+
+        compare() if world is None else world.on_main(compare)
         if domains.pool.ids != tuple(manifest.entries):
             more = [name for name in domains.pool.ids if name not in manifest.entries]
             console.note(f"{len(more)} target images are new since the start, and are left out")
             domains = replace(domains, pool=domains.pool.only(manifest.entries.keys()))
         network, _ = open_network(self.files.folder / SOURCE_NETWORK, Console(quiet=True))
-        return open_lab(self.options, domains, network.pixels, console, device=device)
+        return open_lab(self.options, domains, network.pixels, console, device=device, world=world)
 
 
 def look_at(folder: Path | None) -> Session:
@@ -94,33 +103,69 @@ def look_at(folder: Path | None) -> Session:
 
 
 @contextmanager
-def at_work(folder: Path | None, console: Console, device: str | None = None) -> Iterator[Session]:
-    """A run that this process alone works on while the context lasts.
+def at_work(
+    folder: Path | None, console: Console, device: str | None = None, world: World | None = None
+) -> Iterator[Session]:
+    """A run that this process, or those that train together, alone work on while the context lasts.
+
+    Args:
+        folder: of the run; None: the newest.
+        console: shows what is done.
+        device: in place of that of the start.
+        world: this process among those that train together; None: it is alone.
 
     Raises:
         UserError: it is none, or another process holds it.
     """
-    files = RunFiles(found_run(folder))
-    load_run(files)  # before anything is written into a folder that is no run
+    world = world or World(0, 1, 0, resolve_device(device or began(folder).device))
+    files = RunFiles(world.on_main(lambda: found_run(folder)))
+    world.on_main(lambda: load_run(files))  # before anything is written into a folder that is no run
     options, command = _read_options(files.folder)
-    with (
-        held(files),
-        RunFolder.open(
+
+    def opened() -> AbstractContextManager[RunFolder]:
+        return RunFolder.open(
             command,
             options.name,
             config=options.as_config(),
             out=files.folder,
             console=console,
             seed=options.seed,
-            device=describe_device(resolve_device(device or options.device)),
-        ) as run,
-    ):
+            device=describe_device(world.device),
+        )
+
+    def found() -> tuple[AdaptState, tuple[LabelRow, ...]]:
         finish_undo(files)
-        state, rows = load_run(files)
+        return load_run(files)
+
+    with held_together(files, world), shared_run_folder(world, opened) as run:
+        state, rows = world.on_main(found)
         pool = tuple(read_manifest(files.manifest).entries)
         with _damage_named(files):
             check_invariants(state, rows, pool)
         yield Session(options, files, state, rows, pool, run)
+
+
+@contextmanager
+def held_together(files: RunFiles, world: World) -> Iterator[None]:
+    """As `held`, by the first of several processes for all of them.
+
+    Raises:
+        UserError: another process holds the run; raised in every process.
+    """
+    with ExitStack() as stack:
+        world.on_main(lambda: stack.enter_context(held(files)))
+        yield
+
+
+def began(folder: Path | None) -> StartOptions:
+    """The options that a run was begun with.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    found = found_run(folder)
+    load_run(RunFiles(found))
+    return _read_options(found)[0]
 
 
 def found_run(folder: Path | None) -> Path:

@@ -18,6 +18,7 @@ from vtk_cli.adapt.measuring import accuracy, network_outputs
 from vtk_cli.adapt.method import SourceTraining
 from vtk_cli.adapt.networks import DomainNetwork
 from vtk_cli.adapt.objectives import SourceObjective
+from vtk_cli.adapt.sharing import InEachStep, SharedBatches
 from vtk_cli.engine.loop import fit
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.errors import UserError
@@ -70,7 +71,8 @@ def train_source(
     """
     fitted, held = _split(len(images), training)
     seed = circumstances.begin(0, SOURCE_STAGE)
-    batches = images.augmented(fitted, batch_size=training.batch_size, seed=seed)
+    sharing = circumstances.sharing
+    batches = SharedBatches(images, fitted, batch_size=training.batch_size, seed=seed, sharing=sharing)
     optimizer = sgd(
         [(network.to(circumstances.device), training.lr)],
         momentum=training.momentum,
@@ -81,27 +83,35 @@ def train_source(
 
     def measured(model: nn.Module) -> dict[str, float]:
         found = network_outputs(
-            cast("DomainNetwork", model), images, held, domain=SOURCE, batch_size=circumstances.scoring_batch
+            cast("DomainNetwork", model),
+            images,
+            held,
+            domain=SOURCE,
+            batch_size=circumstances.scoring_batch,
+            world=circumstances.world,
         )
         return {"accuracy": accuracy(found.logits, labels[list(held)]) or 0.0}
 
     best = None if place is None or training.keep == "last" else BestWeights(place / _BEST, "accuracy", _save_best)
-    result = fit(
-        network,
-        SourceObjective(labels[list(fitted)], training.smoothing),
-        batches,
-        optimizer,
-        plan=circumstances.plan(training.epochs),
-        device=circumstances.device,
-        seed=seed,
-        scheduler=PowerSchedule(optimizer, training.epochs * batches.steps_per_epoch),
-        evaluate=measured if held else None,
-        after_epoch=best,
-        checkpoints=checkpoints(place),
-        metrics=None if place is None else place / "metrics.jsonl",
-        console=circumstances.console,
-        description="source",
-    )
+    objective = SourceObjective(labels[list(fitted)], training.smoothing, network.pixels, sharing)
+    with circumstances.normalised_together(network):
+        result = fit(
+            network,
+            InEachStep(objective),
+            batches,
+            optimizer,
+            plan=circumstances.plan(training.epochs),
+            device=circumstances.device,
+            seed=seed,
+            scheduler=PowerSchedule(optimizer, training.epochs * batches.steps_per_epoch),
+            evaluate=measured if held else None,
+            after_epoch=best,
+            checkpoints=checkpoints(place),
+            metrics=None if place is None else place / "metrics.jsonl",
+            console=circumstances.console,
+            description="source",
+            world=circumstances.world,
+        )
     value = result.metrics.get("accuracy")
     if best is not None and place is not None and (kept := best.kept()) is not None:
         network.load_state_dict(read_state_dict(place / _BEST))

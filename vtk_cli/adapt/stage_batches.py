@@ -19,6 +19,7 @@ class Together(NamedTuple):
         images: (B, 3, S, S) uint8, those that the positions before them belong to.
         source, labelled: images of the other kinds, (B', 3, S, S).
         source_positions, labelled_positions: which ones they are, (B',).
+        sizes, source_sizes, labelled_sizes: how many of each kind every process has; empty where each has all.
     """
 
     images: Tensor
@@ -26,6 +27,9 @@ class Together(NamedTuple):
     source_positions: Tensor | None = None
     labelled: Tensor | None = None
     labelled_positions: Tensor | None = None
+    sizes: tuple[int, ...] = ()
+    source_sizes: tuple[int, ...] = ()
+    labelled_sizes: tuple[int, ...] = ()
 
 
 class WholeBatches:
@@ -59,7 +63,7 @@ class JoinedBatches:
 
     Args:
         length: batches in the stage, which is one epoch.
-        images: `(positions, images)`, the kind that the positions belong to.
+        images: `(positions, images, sizes)`, the kind that the positions belong to.
         source, labelled: further kinds.
     """
 
@@ -78,8 +82,9 @@ class JoinedBatches:
         """The batches from number `start` on."""
         passing = [None if kind is None else kind.epoch(epoch, start) for kind in self._kinds]
         for _ in range(start, self._length):
-            (positions, images), source, labelled = [(None, None) if each is None else next(each) for each in passing]
-            yield positions, Together(images, source[1], source[0], labelled[1], labelled[0])
+            own, source, labelled = [(None, None, ()) if each is None else next(each) for each in passing]
+            kinds = (own[1], source[1], source[0], labelled[1], labelled[0])
+            yield own[0], Together(*kinds, own[2], source[2], labelled[2])
 
     def close(self) -> None:
         """End what runs for the data."""

@@ -11,7 +11,7 @@ for the engine's loop: interrupted and called again with the same arguments it g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from vtk_cli.adapt.domain_norm import TARGET
 from vtk_cli.adapt.images import DomainImages
 from vtk_cli.adapt.learner import Learner, Parts, PowerSchedule
 from vtk_cli.adapt.losses import class_prior
-from vtk_cli.adapt.measuring import NetworkOutputs, network_outputs
+from vtk_cli.adapt.measuring import NetworkOutputs, learning_outputs, network_outputs
 from vtk_cli.adapt.method import Method
 from vtk_cli.adapt.objectives import (
     JointObjective,
@@ -31,6 +31,7 @@ from vtk_cli.adapt.objectives import (
     PseudoLabelled,
     UnlabelledObjective,
 )
+from vtk_cli.adapt.sharing import InEachStep, SharedBatches, Sharing
 from vtk_cli.adapt.stage_batches import JoinedBatches, WholeBatches
 from vtk_cli.engine.batches import Batches
 from vtk_cli.engine.epochs import EqualEpochs
@@ -110,12 +111,13 @@ def adapt_to_labelled(
     seen = labelled.doubled()
     seed = circumstances.begin(round_number, LABELLED_STAGE)
     size = max(2, method.labelled_batch or min(asked, method.batch_size))
-    batches = images.augmented(seen.rows, batch_size=size, seed=seed)
+    sharing = circumstances.sharing
+    batches = SharedBatches(images, seen.rows, batch_size=size, seed=seed, sharing=sharing)
     steps = method.labelled_length(batches.steps_per_epoch, asked, round_number)
     result = _fit(
         learner,
         learner.parts,
-        LabelledObjective(seen.labels, method),
+        LabelledObjective(seen.labels, method, sharing),
         EqualEpochs(batches, steps),
         steps=steps,
         seed=seed,
@@ -179,10 +181,18 @@ def adapt_to_unlabelled(
         method=method,
         seed=seed,
         round_number=round_number,
+        sharing=circumstances.sharing,
     )
 
-    def scores(parts: Parts) -> tuple[Tensor, Tensor]:
-        found = pool_scores(parts, images, rows, circumstances)
+    def scores(model: torch.nn.Module) -> tuple[Tensor, Tensor]:
+        found = learning_outputs(
+            model,
+            images,
+            rows,
+            batch_size=circumstances.scoring_batch,
+            precision=circumstances.precision,
+            world=circumstances.world,
+        )
         return found.logits, found.predicted_losses
 
     objective = UnlabelledObjective(
@@ -192,6 +202,7 @@ def adapt_to_unlabelled(
         replayed=None if replayed is None else replayed.labels,
         prior=_prior(learner, labelled, method, circumstances.device),
         confusion=method.uda == "mcc" and round_number == 0,
+        sharing=circumstances.sharing,
     )
     held = PseudoLabelled(learner.parts, len(rows)).to(circumstances.device)
     result = _fit(
@@ -241,13 +252,14 @@ def adapt_jointly(
     seen = labelled.doubled()
     seed = circumstances.begin(round_number, JOINT_STAGE)
     first, second = sample_seed(seed, 0, 1), sample_seed(seed, 0, 2)
-    of_source = source.augmented(range(len(source)), batch_size=method.batch_size, seed=first)
-    of_target = images.augmented(seen.rows, batch_size=min(method.batch_size, len(seen)), seed=second)
+    sharing, count = circumstances.sharing, min(method.batch_size, len(seen))
+    of_source = SharedBatches(source, range(len(source)), batch_size=method.batch_size, seed=first, sharing=sharing)
+    of_target = SharedBatches(images, seen.rows, batch_size=count, seed=second, sharing=sharing)
     steps = method.joint_length(-(-len(images) // method.batch_size), of_source.steps_per_epoch)
     result = _fit(
         learner,
         learner.parts,
-        JointObjective(source_labels, seen.labels, method),
+        JointObjective(source_labels, seen.labels, method, sharing),
         JoinedBatches(steps, of_source, labelled=of_target),
         steps=steps,
         seed=seed,
@@ -271,6 +283,7 @@ def pool_scores(
         precision=circumstances.precision,
         predictor=parts.predictor,
         discriminator=parts.discriminator,
+        world=circumstances.world,
     )
 
 
@@ -284,21 +297,28 @@ def _unlabelled_batches(
     method: Method,
     seed: int,
     round_number: int,
+    sharing: Sharing,
 ) -> tuple[JoinedBatches, int]:
     """The batches of the unlabelled stage and how many there are; once there is a label, only whole ones."""
     size = method.batch_size
-    unlabelled: Batches = images.augmented(rows, batch_size=size, seed=seed)
+    unlabelled: Batches = SharedBatches(images, rows, batch_size=size, seed=seed, sharing=sharing)
     if labelled is not None and len(labelled):
         unlabelled = WholeBatches(unlabelled, len(rows), size)
     of_source = None
     if source is not None:
-        of_source = source.augmented(range(len(source)), batch_size=size, seed=sample_seed(seed, 0, 1))
+        of_source = SharedBatches(
+            source, range(len(source)), batch_size=size, seed=sample_seed(seed, 0, 1), sharing=sharing
+        )
     source_steps = of_source.steps_per_epoch if of_source else 0
     steps = method.unlabelled_length(unlabelled.steps_per_epoch, source_steps, round_number)
     of_labelled = None
     if replayed is not None:
         count = min(max(2, method.replay_batch), len(replayed))
-        of_labelled = images.augmented(replayed.rows, batch_size=count, seed=sample_seed(seed, 0, 2))
+        # Normalised along with the unlabelled ones: a share of none will do, where these are shared.
+        beside = replace(sharing, fewest=0 if sharing.sizes(min(size, len(rows))) else sharing.fewest)
+        of_labelled = SharedBatches(
+            images, replayed.rows, batch_size=count, seed=sample_seed(seed, 0, 2), sharing=beside
+        )
     joined = JoinedBatches(
         steps, unlabelled, source=of_source if method.adversarial > 0 else None, labelled=of_labelled
     )
@@ -323,21 +343,23 @@ def _fit(
     circumstances: Circumstances,
     description: str,
 ) -> FitResult:
-    return fit(
-        model,
-        objective,
-        batches,
-        learner.optimizer,
-        plan=circumstances.plan(1),
-        device=circumstances.device,
-        seed=seed,
-        scheduler=PowerSchedule(learner.optimizer, steps),
-        evaluate=None,
-        checkpoints=checkpoints(place),
-        metrics=None if place is None else place / "metrics.jsonl",
-        console=circumstances.console,
-        description=description,
-    )
+    with circumstances.normalised_together(model):
+        return fit(
+            model,
+            InEachStep(objective),
+            batches,
+            learner.optimizer,
+            plan=circumstances.plan(1),
+            device=circumstances.device,
+            seed=seed,
+            scheduler=PowerSchedule(learner.optimizer, steps),
+            evaluate=None,
+            checkpoints=checkpoints(place),
+            metrics=None if place is None else place / "metrics.jsonl",
+            console=circumstances.console,
+            description=description,
+            world=circumstances.world,
+        )
 
 
 def _loss(result: FitResult) -> float:

@@ -16,12 +16,13 @@ from vtk_cli.adapt.outcome import standing_summary
 from vtk_cli.adapt.questions import ask_more, ask_round, asked_before, extended, write_question, written_question
 from vtk_cli.adapt.rounds import learner_at, train_round
 from vtk_cli.adapt.run_files import append_rows, csv_text, now, read_classes, save_state
-from vtk_cli.adapt.session import Session, at_work
+from vtk_cli.adapt.session import Session, at_work, began
 from vtk_cli.adapt.sorted_folders import read_sorted
 from vtk_cli.adapt.state import AdaptState, next_command, pending, require, require_answers, settled, withdraw
 from vtk_cli.adapt.undoing import undo_round
 from vtk_cli.adapt.verb_options import LabelOptions, QueryOptions, TrainOptions, UndoOptions
 from vtk_cli.console import Console
+from vtk_cli.engine.distributed import join_world
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import write_text
 
@@ -88,12 +89,15 @@ def train(options: TrainOptions, console: Console) -> ExitCode:
         UserError: no answers are in, or some are missing, or it is not the time.
         JobError, Preempted, KeyboardInterrupt: as the stages.
     """
-    with at_work(options.run, console, options.device) as session:
-        require_answers(session.state, session.rows, partial=options.allow_partial, run=session.name)
-        lab = session.lab(console, options.device, look=True)
-        train_round(lab, session.files, session.state, session.rows)
-        if session.run is not None:
-            tell(session.options, session.files, session.run, console)
+    before = began(options.run)
+    with join_world(options.device or before.device, options.parallel or before.parallel) as world:
+        face = console if world.is_main else Console(quiet=True)
+        with at_work(options.run, face, world=world) as session:
+            require_answers(session.state, session.rows, partial=options.allow_partial, run=session.name)
+            lab = session.lab(face, look=True, world=world)
+            train_round(lab, session.files, session.state, session.rows)
+            if (run := session.run) is not None:
+                world.on_main(lambda: tell(session.options, session.files, run, face))
     return ExitCode.DONE
 
 

@@ -10,6 +10,7 @@ from typing import get_args
 from vtk_cli.adapt.options import AdaptOptions, complete_query
 from vtk_cli.adapt.query.catalog import parse_strategy
 from vtk_cli.adapt.recipes import RecipeName
+from vtk_cli.engine.parallel_options import Parallel, ParallelOptions, ProcessOptions
 from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import UserError, nearest
 from vtk_cli.options import SpeechOptions, option
@@ -19,7 +20,7 @@ _MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartOptions(AdaptOptions):
+class StartOptions(AdaptOptions, ParallelOptions):
     """All options of `vtk adapt start` and `vtk adapt run`."""
 
     run: Path | None = option(None, "The run folder, as --out.", positional=True, metavar="RUN", recorded=False)
@@ -102,9 +103,13 @@ class LabelOptions(RunFolderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(WorkOptions):
+class TrainOptions(RunFolderOptions, ProcessOptions):
     """`vtk adapt train`."""
 
+    device: str = option("", "auto, cpu, cuda, cuda:N or mps [default: as at the start].", panel="Run", metavar="NAME")
+    parallel: Parallel | None = option(
+        None, "ddp: whole weights in each process; fsdp: a part [default: as at the start].", panel="Scale"
+    )
     allow_partial: bool = option(False, "Train though answers are missing; they are put back.", panel="Labels")
 
 
@@ -233,9 +238,7 @@ class CompareOptions(AdaptOptions, ShardOptions):
                 parse_strategy(query, recipe=recipe, where="--queries")
         if not (self.seed_list and self.budget_list and self.query_list and self.recipe_list):
             raise UserError("there is nothing to compare", fix="name recipes, queries, seeds and budgets")
-        _ = self.shard_numbers
-        if self.shard and self.devices:
-            raise UserError("a shard starts no processes", "--shard", "leave out --devices")
+        ShardOptions.check(self)
 
 
 def _split(text: str) -> list[str]:
