@@ -47,6 +47,7 @@ SUBCOMMANDS = {
         "vtk_cli.similarity.command",
         "How alike networks are, by attack transferability (SAT).",
     ),
+    "runs": ("vtk_cli.runs.command", "See, compare and clear away what runs left behind."),
     "data": ("vtk_cli.data.command", "List, make and check datasets."),
     "slurm": (
         "vtk_cli.slurm.command",

@@ -134,7 +134,7 @@ def remove_leftovers(folder: Path) -> None:
     """
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         host, _, rest = leftover.name.removeprefix(TEMPORARY_PREFIX).rpartition("~")[0].rpartition("~")
-        if host == socket.gethostname() and rest.isdecimal() and not _is_alive(int(rest)):
+        if host == socket.gethostname() and rest.isdecimal() and not is_alive(int(rest)):
             leftover.unlink(missing_ok=True)
 
 
@@ -190,11 +190,8 @@ def lock(path: Path, *, wait: bool = True, busy: str = "in use by another proces
         held.release()
 
 
-def _owner() -> str:
-    return f"{socket.gethostname()}~{os.getpid()}~"
-
-
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -202,6 +199,10 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}~{os.getpid()}~"
 
 
 def _sync_folder(folder: Path) -> None:
