@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def one_node(folder: Path) -> Iterator[None]:
     try:
         with ExitStack() as daemons:
             _start(daemons, folder, "munged", "--foreground", "--force", *_munge_files(folder))
-            _wait_until(lambda: (folder / "munge.socket").exists(), folder, "munged")
+            _wait_until((folder / "munge.socket").exists, folder, "munged")
             _start(daemons, folder, "slurmctld", "-D", "-c")
             _start(daemons, folder, "slurmd", "-D", "-c", "-N", "localhost")
             _wait_until(lambda: _said("sinfo", "--noheader", "--format=%T") == "idle", folder, "the node")
@@ -144,9 +144,9 @@ def _said(*command: str) -> str:
     return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
 
 
-def _wait_until(true: object, folder: Path, what: str) -> None:
+def _wait_until(true: Callable[[], bool], folder: Path, what: str) -> None:
     patience = time.monotonic() + _PATIENCE_S
-    while not true():  # type: ignore[operator]
+    while not true():
         if time.monotonic() > patience:
             logs = "\n".join(f"{log.name}: {log.read_text()[-1500:]}" for log in sorted(folder.glob("*.out")))
             raise RuntimeError(f"{what} did not come up:\n{logs}")

@@ -69,15 +69,17 @@ add_command(
     submit,
     name="submit",
     epilog="Examples:  vtk slurm submit --gpus 1 --time 12:00:00 -- train   ·  "
-    " vtk slurm submit --gpus 8 --cpus-per-task 8 --time 2-00 -- detect train --data coco   ·  "
+    " vtk slurm submit --gpus 8 --cpus-per-task 8 --time 2-00 -- detect train coco/   ·  "
     " vtk slurm submit --nodes 4 --gpus 8 --cpus-per-task 8 --time 3-00 -- train imagenet --recipe deit3-b-400   ·  "
-    " vtk slurm submit --array 69%16 --gpus 1 --time 4:00:00 -- similarity --models models.txt --data imagenet/val   ·  "
+    " vtk slurm submit --array 69%16 --gpus 1 --time 4:00:00 -- similarity --list nets.txt --data val/   ·  "
     " vtk slurm submit --partition preemptible --gpus 8 --time 1-00 -- train --config deit.toml",
 )
 add_command(
-    app, StatusOptions, status, name="status", epilog="Examples:  vtk slurm status   ·   vtk slurm status runs/train/* --json"
+    app,
+    StatusOptions,
+    status,
+    name="status",
+    epilog="Examples:  vtk slurm status   ·   vtk slurm status RUN --json",
 )
-add_command(
-    app, LogsOptions, logs, name="logs", epilog="Examples:  vtk slurm logs --follow runs/train/2025-01-31-slurm"
-)
-add_command(app, CancelOptions, cancel, name="cancel", epilog="Examples:  vtk slurm cancel runs/train/2025-01-31-slurm")
+add_command(app, LogsOptions, logs, name="logs", epilog="Examples:  vtk slurm logs --follow RUN")
+add_command(app, CancelOptions, cancel, name="cancel", epilog="Examples:  vtk slurm cancel RUN")

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from vtk_cli.app import app
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.parallel_options import ProcessOptions
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.options import Options, RunOptions, option_fields
 
@@ -44,9 +44,9 @@ class Invocation:
         return isinstance(self.options, RunOptions)
 
     @property
-    def trains_in_parallel(self) -> bool:
+    def runs_as_several(self) -> bool:
         """Whether several processes do it together."""
-        return isinstance(self.options, ParallelOptions)
+        return isinstance(self.options, ProcessOptions)
 
     def has(self, field: str) -> bool:
         """Whether the command has an option, by the name of its field."""
@@ -121,8 +121,10 @@ def try_dry(invocation: Invocation) -> None:
     done = subprocess.run([sys.executable, "-m", "vtk_cli", *words], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
-    errors = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-    message = errors[-1] if errors else f"vtk {' '.join(invocation.path)} --dry-run ended with {done.returncode}"
+    lines = done.stderr.splitlines() or [""]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    ended = f"vtk {' '.join(invocation.path)} --dry-run ended with {done.returncode}: {lines[-1]}"
+    message = errors[-1] if errors else ended
     raise (UserError if done.returncode == 2 else JobError)(message)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from pathlib import Path
+from typing import TextIO
 
 from vtk_cli.console import Console
 from vtk_cli.engine.run_folder import SLURM
@@ -33,22 +35,25 @@ def show_logs(options: LogsOptions, console: Console) -> None:
         what = f"job {record.job}{task} has written nothing yet"
         raise UserError(what, str(options.run), f"see vtk slurm status {options.run}")
     with log.open(encoding="utf-8", errors="replace") as stream:
-        lines = deque(stream, maxlen=options.lines)
+        lines = [line.rstrip("\n") for line in deque(stream, maxlen=options.lines)]
         for line in lines:
+            console.text(line)
+        console.emit({"log": str(log), "lines": lines})
+        if options.follow:
+            _follow(stream, record.job, console)
+
+
+def _follow(stream: TextIO, job: str, console: Console) -> None:
+    """Print what is written behind `stream` until the job is over."""
+    asked, is_over = -math.inf, False
+    while not is_over:
+        if time.monotonic() - asked > _ASK_S:
+            asked = time.monotonic()
+            is_over = all(task.has_ended for task in states_of([job]).get(job, []))
+        for line in stream:  # after the question: what was written before the end is not missed
             console.text(line.rstrip("\n"))
-        console.emit({"log": str(log), "lines": [line.rstrip("\n") for line in lines]})
-        asked = 0.0
-        while options.follow:
-            if line := stream.readline():
-                console.text(line.rstrip("\n"))
-            elif time.monotonic() - asked > _ASK_S:
-                asked = time.monotonic()
-                tasks = states_of([record.job]).get(record.job, [])
-                if all(task.has_ended for task in tasks) and not (rest := stream.read()):
-                    return
-                console.text(rest.rstrip("\n")) if tasks and rest else None
-            else:
-                time.sleep(_LOOK_S)
+        if not is_over:
+            time.sleep(_LOOK_S)
 
 
 def log_file(run: Path, record: JobRecord, task: int | None) -> Path | None:

@@ -156,9 +156,7 @@ def config_of(words: Sequence[str]) -> str | None:
 class SubmitOptions(JobOptions):
     """`vtk slurm submit`."""
 
-    no_check: bool = option(
-        False, "Do not try the command with --dry-run here before.", panel="Queue", recorded=False
-    )
+    no_check: bool = option(False, "Do not try the command with --dry-run here before.", panel="Queue", recorded=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,7 +89,9 @@ def run_status(run: Path, job: str, tasks: Sequence[TaskState]) -> RunStatus:
 
 def _cells(row: RunStatus) -> tuple[object, ...]:
     state = f"{row.state} ({row.reason})" if row.reason else row.state
-    shown = {key: value for key, value in row.progress.items() if key in {"epoch", "step", "loss"}}
+    shown = {key: value for key, value in row.progress.items() if key in {"epoch", "loss"}} or dict(
+        [*row.progress.items()][:2]
+    )
     progress = " ".join(f"{key} {'?' if value is None else f'{value:.4g}'}" for key, value in shown.items())
     restarts = "" if row.restarts is None else row.restarts
     return row.run, row.job, state, row.status, progress, restarts, row.host, row.elapsed

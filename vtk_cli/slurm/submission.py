@@ -83,7 +83,7 @@ def submit(options: SubmitOptions, console: Console) -> None:
                 options=options,
                 processes=processes,
                 run=str(run),
-                log=pattern(folder.resolve() / _log_name(options)),
+                log=f"{pattern(folder.resolve())}/{_log_name(options)}",
                 folder=Path.cwd(),
                 name=name,
             )
@@ -106,7 +106,7 @@ def processes_on_a_machine(options: JobOptions, invocation: Invocation) -> int:
     """
     command = f"`vtk {' '.join(invocation.path)}`"
     started_by_itself = getattr(invocation.options, "nproc", None) or 1
-    is_shared = invocation.trains_in_parallel and started_by_itself == 1
+    is_shared = invocation.runs_as_several and started_by_itself == 1
     chosen = options.ntasks_per_node or ((options.gpus or 1) if is_shared else 1)
     if options.array is not None:
         if not invocation.has("shard"):
@@ -117,7 +117,7 @@ def processes_on_a_machine(options: JobOptions, invocation: Invocation) -> int:
         flag = "--ntasks-per-node" if chosen > 1 else "--nodes"
         if started_by_itself > 1:
             raise UserError("the processes are started by the command and by Slurm", "--nproc", "give it once")
-        if not invocation.trains_in_parallel:
+        if not invocation.runs_as_several:
             fix = "spread its pieces with --array N" if invocation.has("shard") else "leave it out"
             raise UserError(f"{command} is one process", flag, fix)
     return chosen
