@@ -7,7 +7,7 @@ started again, it goes on from the last checkpoint; on the CPU the result is the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,6 @@ from signal import Signals
 from typing import Any
 
 import torch
-from timm.utils import distribute_bn
 from torch import nn
 
 from vtk_cli.console import Console, Progress
@@ -99,6 +98,8 @@ def fit(
         KeyboardInterrupt: SIGINT came; the state is saved, unless it is the second.
     """
     world = world or World(0, 1, 0, device)
+    if world.size == 1 and world.parallel == "fsdp":
+        console.note("--parallel fsdp: a single process holds all weights")
     if not world.is_main:
         seed_everything(sample_seed(seed, 0, world.rank))
     updater = Updater(
@@ -114,14 +115,15 @@ def fit(
     )
     log = MetricsLog(metrics if world.is_main else None)
     hooks = (evaluate, after_epoch)
-    loop = _Loop(updater, batches, plan=plan, hooks=hooks, checkpoints=checkpoints, log=log, world=world)
+    loop = _Loop(updater, batches, plan=plan, hooks=hooks, checkpoints=checkpoints, log=log, world=world, seed=seed)
     loop.restore(console)
     with stop_requests() as stop, loop.shown(console, description) as progress, _closed(batches):
         loop.run(stop, progress)
     history = tuple(log.rows)
     last = next((row for row in reversed(history) if "epoch" in row), {})
     speed = (loop.images_per_second, loop.throughput.seconds)
-    return FitResult(updater.model.eval(), updater.averaged_model, loop.updates, last, history, *speed)
+    updater.weights.finish()
+    return FitResult(updater.weights.model.eval(), updater.weights.averaged, loop.updates, last, history, *speed)
 
 
 @contextmanager
@@ -152,8 +154,9 @@ class _Loop:
         checkpoints: Path | None,
         log: MetricsLog,
         world: World,
+        seed: int,
     ) -> None:
-        self.updater, self.batches, self.plan = updater, batches, plan
+        self.updater, self.batches, self.plan, self.seed = updater, batches, plan, seed
         self.evaluate, self.after_epoch = hooks
         self.checkpoints, self.log, self.world = checkpoints, log, world
         self.meter = LossMeter(world, updater.branches)
@@ -195,7 +198,7 @@ class _Loop:
         stop.raise_if_requested(self._where_saved())
 
     def _train_epoch(self, stop: StopRequest, progress: Progress) -> None:
-        self.updater.model.train()
+        self.updater.weights.called.train()
         batches = self.batches.epoch(self.epoch, self.position)
         self.throughput.start()
         with _closed(batches):
@@ -230,32 +233,34 @@ class _Loop:
         if self.updater.scheduler is not None:
             self.updater.scheduler.step(self.epoch + 1)
         row["lr"] = self.updater.lr
-        self._share_statistics()
-        if self.evaluate is not None and (is_last or (self.epoch + 1) % self.plan.evaluate_epochs == 0):
-            for prefix, model in (("", self.updater.model), ("ema_", self.updater.averaged_model)):
-                if model is None:
-                    continue
-                with preserved_rng():
-                    found = self.evaluate(model.eval())
-                measured = {f"{prefix}{name}": float(value) for name, value in found.items()}
-                if taken := row.keys() & measured.keys():
-                    raise ValueError(f"`evaluate` may not call its values {sorted(taken)}: the row has these already")
-                row |= self.world.broadcast(measured)
-        self.log.append(row)
-        if (heard := self.after_epoch) is not None:
-            self.world.on_main(lambda: heard(row, self.updater.model, self.updater.averaged_model))
+        self.updater.weights.share_statistics()
+        is_evaluated = self.evaluate is not None and (is_last or (self.epoch + 1) % self.plan.evaluate_epochs == 0)
+        if is_evaluated or self.after_epoch is not None:
+            with self.updater.weights.whole():
+                if is_evaluated:
+                    row |= self._evaluated(row.keys())
+                self.log.append(row)
+                if (heard := self.after_epoch) is not None:
+                    models = (self.updater.weights.model, self.updater.weights.averaged)
+                    self.world.on_main(lambda: heard(row, *models))
+        else:
+            self.log.append(row)
         self.meter.epoch = Mean()
         self.epoch, self.position = self.epoch + 1, 0
 
-    def _share_statistics(self) -> None:
-        """Batch normalisation's running statistics are those of the first process in all, which saves them.
-
-        Weights are equal everywhere, but each process has normalised batches of its own since the last forward pass.
-        """
-        if self.world.size > 1:
-            for model in (self.updater.model, self.updater.averaged_model):
-                if model is not None:
-                    distribute_bn(model, self.world.size, reduce=False)
+    def _evaluated(self, taken: Collection[str]) -> dict[str, float]:
+        """What `evaluate` finds, the same in every process."""
+        everything: dict[str, float] = {}
+        for prefix, model in (("", self.updater.weights.model), ("ema_", self.updater.weights.averaged)):
+            if model is None or self.evaluate is None:
+                continue
+            with preserved_rng():
+                found = self.evaluate(model.eval())
+            measured = {f"{prefix}{name}": float(value) for name, value in found.items()}
+            if clash := {*taken, *everything} & measured.keys():
+                raise ValueError(f"`evaluate` may not call its values {sorted(clash)}: the row has these already")
+            everything |= self.world.broadcast(measured)
+        return everything
 
     def _beat(self, stop: StopRequest, progress: Progress) -> None:
         """Read the losses, agree with the other processes, save if it is time, obey a signal, show where we are."""
@@ -292,18 +297,18 @@ class _Loop:
         if self.checkpoints is None:
             return
         self.updater.require_finite_weights(self.updates)
-        folder, generators = self.checkpoints, self.world.gather(rng_state())
-        self.world.on_main(lambda: save_checkpoint(folder, self.updates, self._state(generators)))
+        folder, state = self.checkpoints, self._state()
+        self.world.on_main(lambda: save_checkpoint(folder, self.updates, state))
         self._saved, self._saved_at = self._place, time.monotonic()
 
-    def _state(self, generators: list[dict[str, Any]]) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         return {
             "shape": self._shape(),
             "place": self._place,
             "updater": self.updater.state_dict(),
             "meter": self.meter.state_dict(),
             "rows": self.log.rows,
-            "generators": generators,
+            "generators": self.world.gather(rng_state()),
         }
 
     def _shape(self) -> dict[str, int]:
@@ -311,7 +316,6 @@ class _Loop:
         return {
             "batches an epoch": self.batches.steps_per_epoch,
             "batches an update": self.plan.accumulate,
-            "processes": self.world.size,
         }
 
     def restore(self, console: Console) -> None:
@@ -343,4 +347,13 @@ class _Loop:
         self.epoch, self.position, self.updates = self._saved = tuple(state["place"])
         self._beaten = self._shown = self.updates
         self._next_beat = self.updates + 1
-        restore_rng_state(state["generators"][self.world.rank])
+        self._restore_generators(state["generators"], console)
+
+    def _restore_generators(self, saved: list[dict[str, Any]], console: Console) -> None:
+        """Each process goes on with its own random numbers; those that were not there before begin new ones."""
+        if len(saved) != self.world.size and self.world.is_main:
+            console.note(f"saved by {len(saved)} process(es), going on with {self.world.size}")
+        if self.world.rank < len(saved):
+            restore_rng_state(saved[self.world.rank])
+        else:
+            seed_everything(sample_seed(self.seed, self.updates, self.world.rank))

@@ -72,7 +72,7 @@ class LossMeter:
         for number, value in enumerate(values):
             if not math.isfinite(value):
                 self._fail(number)
-            count = len(self._waiting[number][2])
+            count = len(self._waiting[number][2]) * self.world.size
             for mean in (self.epoch, self.window):
                 mean.total += value * count
                 mean.samples += count

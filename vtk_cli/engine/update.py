@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.engine.devices import Precision, autocast, grad_scaler, resolve_precision
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter
 from vtk_cli.engine.seeds import sample_seed
+from vtk_cli.engine.sharded_weights import ShardedWeights, gradients_kept_back
+from vtk_cli.engine.whole_weights import WholeWeights
 from vtk_cli.errors import JobError
 
 
@@ -78,14 +80,16 @@ def gradients_stay_here(model: nn.Module) -> AbstractContextManager[None]:
     Args:
         model: as the loss function is given it; a model of a single process is left as it is.
     """
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+    if isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return gradients_kept_back(model) if isinstance(model, FSDPModule) else nullcontext()
 
 
 class Updater:
     """Everything that an update changes.
 
     Args:
-        model: moved to the world's device; wrapped to sum gradients among several processes.
+        model: moved to the world's device, or held in parts by several processes.
         loss: see `Loss`.
         optimizer: over the model's parameters.
         scheduler: stepped after every update.
@@ -109,20 +113,13 @@ class Updater:
         seed: int,
         world: World,
     ) -> None:
-        self.model = model.to(world.device)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self._loss, self._clip_norm, self._seed, self._world = loss, clip_norm, seed, world
         self._precision = resolve_precision(precision, world.device)
         self._scaler = grad_scaler(world.device, self._precision)
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._called: nn.Module = self.model
-        if world.size > 1:
-            self._called = DistributedDataParallel(
-                self.model, device_ids=[world.device] if world.device.type == "cuda" else None
-            )
-        # Copied after the wrapper has made the processes' weights equal.
-        self._ema = None if ema_decay is None else ModelEmaV3(self.model, decay=ema_decay)
+        held = ShardedWeights if world.size > 1 and world.parallel == "fsdp" else WholeWeights
+        self.weights: ShardedWeights | WholeWeights = held(model, optimizer, world, ema_decay)
         optimizer.zero_grad(set_to_none=True)
 
     @property
@@ -131,9 +128,9 @@ class Updater:
         return tuple(getattr(self._loss, "branches", ()))
 
     @property
-    def averaged_model(self) -> nn.Module | None:
-        """The model with averaged weights, if they are kept."""
-        return None if self._ema is None else self._ema.module
+    def model(self) -> nn.Module:
+        """The one that was given; whole when `weights` says so."""
+        return self.weights.model
 
     @property
     def lr(self) -> float:
@@ -145,14 +142,13 @@ class Updater:
         samples = sum(len(batch[0]) for batch in group)
         for place, batch in enumerate(group):
             clock = Clock(epoch, step, self._batch_seed(epoch, step, place), self._world.rank)
-            with gradients_stay_here(self._called) if place < len(group) - 1 else nullcontext():
+            with gradients_stay_here(self.weights.called) if place < len(group) - 1 else nullcontext():
                 losses = self._backward(batch, clock, len(batch[0]) / samples)
             meter.add(step + 1, losses, batch[0])
         self._step()
         if self.scheduler is not None:
             self.scheduler.step_update(step + 1)
-        if self._ema is not None:
-            self._ema.update(self.model)
+        self.weights.update_average()
 
     def require_finite_weights(self, step: int) -> None:
         """Refuse to save weights that an infinite gradient spoiled before any loss showed it.
@@ -160,20 +156,20 @@ class Updater:
         Raises:
             JobError: a weight is NaN or infinite.
         """
-        if not torch.nn.utils.get_total_norm([parameter.detach() for parameter in self._parameters]).isfinite():
+        if not self.weights.norm().isfinite():
             raise JobError(
                 f"the weights are not finite after step {step}; earlier checkpoints are kept;"
                 " try a lower learning rate or gradient clipping"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that an update changes, for a checkpoint."""
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self._scaler}
-        return {
-            "model": self.model.state_dict(),
-            "ema": None if self._ema is None else self._ema.module.state_dict(),
-            **{name: None if part is None else part.state_dict() for name, part in parts.items()},
-        }
+        """Everything that an update changes, for a checkpoint; all processes must ask for it together.
+
+        The first one's counts: it is the same however many processes there are, whichever way they hold the weights.
+        """
+        parts = {"scheduler": self.scheduler, "scaler": self._scaler}
+        states = {name: None if part is None else part.state_dict() for name, part in parts.items()}
+        return {**self.weights.state_dict(), **states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`.
@@ -181,13 +177,12 @@ class Updater:
         Raises:
             RuntimeError, ValueError: it is the state of another model or optimiser.
         """
-        parts = {"ema": self.averaged_model, "scheduler": self.scheduler, "scaler": self._scaler}
+        parts = {"ema": self.weights.averaged, "scheduler": self.scheduler, "scaler": self._scaler}
         for name, part in parts.items():
             if (part is None) != (state[name] is None):
                 raise ValueError(f"one has {name} state, the other has not")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, part in parts.items():
+        self.weights.load_state_dict(state)
+        for name, part in (("scheduler", self.scheduler), ("scaler", self._scaler)):
             if part is not None:
                 part.load_state_dict(state[name])
 
@@ -198,7 +193,7 @@ class Updater:
         """Add `share` of the batch's gradient; the batch's losses, detached and left on their device."""
         indices, *rest = batch
         with autocast(self._world.device, self._precision):
-            losses = self._loss(self._called, (indices, *_moved(rest, self._world.device)), clock)
+            losses = self._loss(self.weights.called, (indices, *_moved(rest, self._world.device)), clock)
         if isinstance(losses, Tensor):
             return [self._backward_one(losses, share)]
         values: list[Tensor] = []
@@ -219,10 +214,11 @@ class Updater:
         return loss.detach()
 
     def _step(self) -> None:
+        self.weights.finish_gradients()
         if self._clip_norm is not None:
             if self._scaler is not None:
                 self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+            self.weights.clip(self._clip_norm)
         if self._scaler is not None:
             self._scaler.step(self.optimizer)
             self._scaler.update()

@@ -1,0 +1,322 @@
+"""A network of which each process holds a part: weights, gradients, optimiser state and average (PyTorch's FSDP2).
+
+Each block of the network is put together where it computes and taken apart again (arXiv 2304.11277; the third stage of
+ZeRO, arXiv 1910.02054). Of N fp32 weights with AdamW and an average, a device of W keeps 20 N / W bytes in place of
+20 N, and besides what autocast has rounded, 2 N, from the forward pass to the backward pass.
+
+Weights stay fp32 and autocast rounds them, as in a single process: the numbers are the same either way.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import _get_default_group
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Replicate
+from torch.utils._pytree import tree_map_only
+
+from vtk_cli.engine.averages import Averages, kept_buffers
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.sharded_blocks import blocks
+
+_KEPT_BACK = "gradients_are_kept_back"
+_BROADCAST_BYTES = 2**28
+"""Buffers are sent together up to so many bytes, as `DistributedDataParallel` does."""
+
+
+class ShardedWeights:
+    """A model, its average, and the optimiser's state, each in parts.
+
+    The model that was given stays whole, in the host's memory. It is filled where whole weights are asked for: for
+    evaluations (which then need room for it on the device), checkpoints and the end. What learns is a copy of it.
+
+    Attributes:
+        model: the one that was given.
+        averaged: its exponential moving average; None: none is kept.
+        called: what a loss calls.
+
+    Args:
+        model: its weights in the first process are everyone's.
+        optimizer: over the model's parameters; gets their parts in their place.
+        world: this process among the others, of which there are several.
+        ema_decay: of the average; None keeps none.
+
+    Raises:
+        ValueError: the optimiser has a parameter that the model has not.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, world: World, ema_decay: float | None
+    ) -> None:
+        self.model = model.cpu()
+        self._optimizer, self._world = optimizer, world
+        self._mesh = init_device_mesh(world.device.type, (world.size,))
+        self._make_equal(model)
+        self.averaged = None if ema_decay is None else copy.deepcopy(model).eval()
+        self.called: nn.Module = self._sharded(copy.deepcopy(model))
+        self._parts = list(self.called.parameters())
+        self._learning = [self._replicated(part) if part.ndim == 0 else part for part in self._parts]
+        self._buffers = kept_buffers(model)
+        self._replace_in_optimizer()
+        if ema_decay is not None:
+            self._averages = Averages([tensor.clone() for tensor in self._local()], ema_decay)
+        self._hook()
+
+    def finish_gradients(self) -> None:
+        """Average the gradients that FSDP leaves to others: those of scalars."""
+        for scalar, learning in zip(self._parts, self._learning, strict=True):
+            if scalar is not learning and scalar.grad is not None:
+                dist.all_reduce(scalar.grad)
+                learning.grad = self._distributed(scalar.grad / self._world.size, learning)
+                scalar.grad = None
+
+    def clip(self, largest: float) -> None:
+        """Scale the gradient down to a 2-norm of `largest`, if it is longer; as `nn.utils.clip_grad_norm_` does."""
+        gradients = [cast("DTensor", one.grad) for one in self._optimised if one.grad is not None]
+        factor = (largest / (self._norm(gradients) + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.to_local().mul_(factor)
+
+    def update_average(self) -> None:
+        """Called after every update."""
+        if self.averaged is not None:
+            self._averages.update(self._local())
+
+    def norm(self) -> Tensor:
+        """The 2-norm of all weights that learn, 0-dimensional."""
+        return self._norm([cast("DTensor", one.detach()) for one in self._optimised])
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, `model` and `averaged` hold the weights as they are now, on the device.
+
+        What is done to the model's buffers inside stays.
+        """
+        self.finish()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for mine, theirs in zip(self.called.buffers(), self.model.buffers(), strict=True):
+                    mine.copy_(theirs)
+            for model in self._whole_models:
+                model.cpu()
+
+    def finish(self) -> None:
+        """The training is over: `model` and `averaged` hold its weights from now on."""
+        for model in self._whole_models:
+            model.to(self._world.device)
+        self._fill()
+
+    def share_statistics(self) -> None:
+        """Give all processes the first one's buffers, which are those that are saved."""
+        averaged = [] if self.averaged is None else self._averages.tensors[len(self._parts) :]
+        self._broadcast([*self.called.buffers(), *averaged])
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint, in the first process: the states of `model`, `ema` and `optimizer`, as one process has.
+
+        All processes must ask for it together.
+        """
+        keep = self._world.is_main
+        self._fill(keep=keep)
+
+        def whole(part: DTensor) -> Tensor | None:
+            tensor = part.full_tensor()
+            return tensor.cpu() if keep else None
+
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": tree_map_only(DTensor, whole, self._optimizer.state_dict()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`, whichever way the weights were held then.
+
+        Raises:
+            RuntimeError, ValueError: it is the state of another model or optimiser.
+        """
+        self.model.load_state_dict(state["model"])
+        self._cut(self.model, self._local())
+        saved = state["optimizer"]
+        names = [name for group in saved["param_groups"] for name in group["params"]]
+        learning = dict(zip(names, self._optimised, strict=True))
+        states = {name: self._in_parts(learning[name], values) for name, values in saved["state"].items()}
+        self._optimizer.load_state_dict({**saved, "state": states})
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["ema"])
+            self._cut(self.averaged, self._averages.tensors)
+
+    @property
+    def _optimised(self) -> list[nn.Parameter]:
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def _whole_models(self) -> list[nn.Module]:
+        return [self.model] if self.averaged is None else [self.model, self.averaged]
+
+    def _make_equal(self, model: nn.Module) -> None:
+        """One tensor after another, for the device need not hold them all."""
+        for tensor in (*model.parameters(), *model.buffers()):
+            sent = tensor.detach().to(self._world.device, memory_format=torch.contiguous_format)
+            dist.broadcast(sent, 0)
+            tensor.detach().copy_(sent)
+
+    def _sharded(self, model: nn.Module) -> nn.Module:
+        """`model`, its blocks and then what is left made FSDP's, each process keeping a part."""
+        for parameter in model.parameters():
+            parameter.data = parameter.data.contiguous()  # what is in another memory format cannot be cut
+        scalars = {parameter for parameter in model.parameters() if parameter.ndim == 0}
+        for scalar in scalars:  # nor these: each process keeps them
+            scalar.data = scalar.data.to(self._world.device)
+        compiled = [one._compiled_call_impl is not None for one in self.model.modules()]
+        for block in (*blocks(model), model):
+            fully_shard(block, mesh=self._mesh, ignored_params=scalars)
+        for module, is_compiled in zip(model.modules(), compiled, strict=True):
+            if is_compiled:  # a copy of a compiled module is not compiled
+                module.compile()
+        return model
+
+    def _replicated(self, scalar: nn.Parameter) -> nn.Parameter:
+        """The same memory as a `DTensor`, for optimisers that take all parameters at once."""
+        distributed = DTensor.from_local(scalar.detach(), self._mesh, [Replicate()], run_check=False)
+        return nn.Parameter(distributed, requires_grad=scalar.requires_grad)
+
+    def _replace_in_optimizer(self) -> None:
+        part_of = dict(zip(self.model.parameters(), self._learning, strict=True))
+        for group in self._optimizer.param_groups:
+            if unknown := [tuple(one.shape) for one in group["params"] if one not in part_of]:
+                raise ValueError(f"the optimiser has parameters that the model has not, of shapes {unknown}")
+            group["params"][:] = [part_of[one] for one in group["params"]]
+        for whole, part in part_of.items():
+            if whole in self._optimizer.state:  # some have it from the start
+                self._optimizer.state[part] = self._in_parts(part, self._optimizer.state.pop(whole))
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _hook(self) -> None:
+        """What is done around a forward pass of the whole network.
+
+        Before it, the first process's buffers go to all: when the pass before it was one whose gradients are exchanged,
+        as `DistributedDataParallel` has it. After it, what the pass wrote to weights (momentum networks, normalised
+        prototypes) is kept: outside of the blocks it was written to what is put together for the pass.
+        """
+        owners = [(part, *_owner(self.called, name)) for name, part in self.called.named_parameters() if part.ndim]
+        due = [True]
+
+        def before(module: nn.Module, _: Any) -> None:
+            if due[0]:
+                self._broadcast(list(module.buffers()))
+
+        @torch.no_grad()
+        def after(module: nn.Module, _: Any, __: Any) -> None:
+            due[0] = torch.is_grad_enabled() and not getattr(module, _KEPT_BACK, False)
+            for part, owner, attribute in owners:
+                if (used := getattr(owner, attribute)) is not part:
+                    _own(part).copy_(self._own_rows(used, part))
+
+        self.called.register_forward_pre_hook(before)
+        self.called.register_forward_hook(after)
+
+    def _broadcast(self, buffers: list[Tensor]) -> None:
+        if buffers:
+            # As `DistributedDataParallel` does: a pass that is still to be gone back through may have used them.
+            with torch.no_grad(), _unsafe_preserve_version_counter(tuple(buffers)):
+                dist._broadcast_coalesced(_get_default_group(), buffers, _BROADCAST_BYTES, 0)  # type: ignore[attr-defined]
+
+    def _local(self) -> list[Tensor]:
+        """What this process has of the parameters, and the buffers that belong to the state."""
+        buffers = dict(self.called.named_buffers())
+        return [*map(_own, self._parts), *(buffers[name] for name in self._buffers)]
+
+    @torch.no_grad()
+    def _fill(self, *, keep: bool = True) -> None:
+        """Put the whole models together; all processes take part, also those that do not `keep` them."""
+        for model in self._whole_models:
+            tensors = self._local() if model is self.model else self._averages.tensors
+            for whole, part, tensor in self._matched(model, tensors):
+                found = tensor if part is None else self._distributed(tensor, part).full_tensor()
+                if keep:
+                    whole.copy_(found)
+        if keep:  # those that are no part of the state change too
+            for mine, theirs in zip(self.model.buffers(), self.called.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    @torch.no_grad()
+    def _cut(self, model: nn.Module, tensors: Sequence[Tensor]) -> None:
+        """The other way round."""
+        for whole, part, tensor in self._matched(model, tensors):
+            tensor.copy_(whole if part is None else self._own_rows(whole, part))
+
+    def _matched(self, model: nn.Module, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, DTensor | None, Tensor]]:
+        """Of each tensor of the state: where it is whole, what it is cut like (None: it is not), and the part."""
+        buffers = dict(model.named_buffers())
+        wholes = [*model.parameters(), *(buffers[name] for name in self._buffers)]
+        parts = [part if isinstance(part, DTensor) else None for part in self._parts]
+        yield from zip(wholes, [*parts, *[None] * len(self._buffers)], tensors, strict=True)
+
+    def _own_rows(self, whole: Tensor, part: Tensor) -> Tensor:
+        """The rows of `whole` that this process has, as FSDP cuts them: equally many each, the last ones the rest."""
+        rows = -(-part.shape[0] // self._world.size)
+        return whole[self._world.rank * rows : (self._world.rank + 1) * rows]
+
+    def _distributed(self, local: Tensor, like: DTensor | nn.Parameter) -> DTensor:
+        placements = cast("DTensor", like).placements
+        return DTensor.from_local(
+            local, self._mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
+        )
+
+    def _in_parts(self, parameter: nn.Parameter, values: Mapping[str, Any]) -> dict[str, Any]:
+        """An optimiser's whole state of a parameter, cut as the parameter is; what has another shape is copied."""
+
+        def cut(name: str, value: Any) -> Any:
+            if not isinstance(value, Tensor) or (value.ndim == 0 and (parameter.ndim or name == "step")):
+                return value
+            value = value.to(self._world.device)
+            if value.shape != parameter.shape or value.ndim == 0:
+                return DTensor.from_local(value.clone(), self._mesh, [Replicate()], run_check=False)
+            rows = self._own_rows(value, parameter).clone(memory_format=torch.contiguous_format)
+            return self._distributed(rows, parameter)
+
+        return {name: cut(name, value) for name, value in values.items()}
+
+    def _norm(self, tensors: Iterable[DTensor]) -> Tensor:
+        """The 2-norm of all of them together; in double precision, for it is squared."""
+        found: dict[bool, list[Tensor]] = {True: [], False: []}
+        for tensor in tensors:
+            found[tensor.placements[0].is_replicate()].append(tensor.to_local())
+        squares = {same: nn.utils.get_total_norm(of).double().square() for same, of in found.items()}
+        total = squares[False].to(self._world.device)
+        dist.all_reduce(total)
+        return (total + squares[True].to(self._world.device)).sqrt()
+
+
+@contextmanager
+def gradients_kept_back(model: FSDPModule) -> Iterator[None]:
+    """Inside, each process adds up gradients of whole weights; the next backward pass outside exchanges them."""
+    before: bool = getattr(model, _KEPT_BACK, False)
+    setattr(model, _KEPT_BACK, True)
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        setattr(model, _KEPT_BACK, before)
+        model.set_requires_gradient_sync(not before)
+
+
+def _own(part: Tensor) -> Tensor:
+    return part.to_local().detach() if isinstance(part, DTensor) else part.detach()
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
