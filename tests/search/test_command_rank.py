@@ -59,12 +59,14 @@ def test_a_training_is_made_once_also_by_shares_and_after_a_stop(vtk: Vtk, tmp_p
     assert "run the same command to go on" in stopped.err
     assert len(before) == steps + 11
     with calls_of(RetrainObjective, "__call__") as after:
-        for share in ("0/2", "1/2"):
-            assert vtk(*words, "--store", "two", "--shard", share, "--json").object["finished"] == 2
+        by_task = [
+            vtk(*words, "--store", "two", "--shard", share, "-o", "task", "--json").object for share in ("0/2", "1/2")
+        ]
         shared = vtk(*words, "--store", "two", "-o", "two-run", "--json").object
     assert len(after) == 3 * steps, "what was finished is not begun again"
     assert (tmp_path / "one-run" / "benchmark.csv").read_text() == (tmp_path / "two-run" / "benchmark.csv").read_text()
-    assert shared["best"] == whole["best"]
+    assert shared["best"] == by_task[0]["best"] == whole["best"]
+    assert by_task[1]["run_folder"] == str(tmp_path / "task")
 
 
 def test_other_images_under_the_same_name_are_trained_on_anew(vtk: Vtk, pictures: Path, tmp_path: Path) -> None:

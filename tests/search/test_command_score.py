@@ -186,14 +186,17 @@ def test_images_that_changed_are_measured_anew_and_a_changed_list_of_them_is_ref
     assert "its training images are not those that the supernet was trained on" in vtk(*words).complaint
 
 
-def test_two_shares_are_the_whole(vtk: Vtk, trained: Path, tmp_path: Path) -> None:
+def test_a_share_goes_on_with_the_others_and_the_first_to_end_assembles(
+    vtk: Vtk, trained: Path, tmp_path: Path
+) -> None:
     words = ("score", "random:10", "--supernet", trained, *SCORE, *CPU, "--metric", "flatness")
     whole = vtk(*words, "--store", "one", "--json").object
+    task = (*words, "--store", "two", "-o", "run", "--json")
     with calls_of(ResultStore, "put") as kept:
-        for share in ("0/2", "1/2"):
-            assert vtk(*words, "--store", "two", "--shard", share, "--json").object == {"shard": share, "scored": 5}
-    assert len({key for key, _ in kept}) == len(kept) == 20
-    assert not [*(tmp_path / "runs").glob("*/*-2")], "a share leaves no run folder"
+        said = [vtk(*task, "--shard", share).object for share in ("1/2", "0/2")]
+    assert said[0] == whole
+    assert (said[1]["pieces"], said[1]["run_folder"]) == (10, str(tmp_path / "run"))
+    assert len({key for key, _ in kept}) == len(kept) == 20 + 1, "and what was assembled"
     with calls_of(Scorer, "measure") as measured:
         assert vtk(*words, "--store", "two", "--json").object == whole
     assert not measured
@@ -218,7 +221,7 @@ def test_processes_that_take_what_nobody_works_on_find_what_one_finds(vtk: Vtk, 
     command = [sys.executable, "-m", "vtk_cli", "search", *words, "--store", "two", "--shard", "queue", "--json"]
     helpers = [subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ, cwd=tmp_path) for _ in range(2)]
     said = [json.loads(helper.communicate()[0]) for helper in helpers]
-    assert said == [{"generations": 3, "shard": "queue"}] * 2
+    assert said == [{"shard": "queue", "pieces": 18 + 1}] * 2
     with calls_of(Scorer, "measure") as measured:
         assert vtk(*words, "--store", "two", "--json").object == alone
     assert not measured
@@ -241,8 +244,11 @@ def test_latencies_are_measured_once_and_decide_alike_for_whoever_asks(vtk: Vtk,
     assert not kept
 
 
-def test_a_fixed_share_of_a_search_is_refused(vtk: Vtk, trained: Path) -> None:
-    assert "give --shard queue" in vtk("evolve", "--supernet", trained, "--shard", "0/2").complaint
+def test_what_is_missing_of_a_search_is_named(vtk: Vtk, trained: Path) -> None:
+    words = ("evolve", "--supernet", trained, *SCORE, *EVOLUTION, *CPU, "--json")
+    assert "6 of 6 scores are missing: noise of " in vtk(*words, "--merge").complaint
+    alone = vtk(*words, "--shard", "1/3").object
+    assert vtk(*words, "--merge").object == alone
 
 
 def test_the_newest_supernet_is_the_default(vtk: Vtk, trained: Path, tmp_path: Path) -> None:

@@ -240,13 +240,26 @@ def test_shards_in_any_order_and_a_merge_give_the_matrix_of_one_run(run, result)
     whole = result(*three)
     code, _, err = run(*three, "--store", "rows", "--merge")
     assert code == 2
-    assert "3 of 3 rows are missing: resnet18, resnet34, resnet18@1" in one_line(err)
-    for shard in ("2/3", "0/3"):
-        assert run(*three, "--store", "rows", "--shard", shard)[0] == 0
+    assert "3 of 3 networks' answers to clean and noisy images are missing: resnet18, resnet34" in one_line(err)
+    assert result(*three, "--store", "rows", "--shard", "2/3", "--out", "run") == whole
+    row = sorted(Path("rows/rows").iterdir())[0]
+    row.unlink()
     code, _, err = run(*three, "--store", "rows", "--merge")
-    assert "1 of 3 rows are missing: resnet34" in one_line(err)
+    assert "1 of 3 rows are missing: resnet" in one_line(err)
     assert run(*three, "--store", "rows", "--shard", "queue")[0] == 0
     assert result(*three, "--store", "rows", "--merge") == whole
+
+
+def test_a_task_that_comes_when_all_is_done_says_so_and_one_whose_result_is_gone_makes_it_again(result, place):
+    words = [*PAIR, "--images", "40", "--resamples", "50", "--store", "rows", "--out", "run"]
+    whole = result(*words, "--shard", "5/9")
+    made = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file() and "locks" not in path.parts}
+    late = result(*words, "--shard", "0/9")
+    assert late["run_folder"] == str(place / "run")
+    assert late["assembled_by"].startswith("task 5/9 (process ")
+    assert all(path.stat().st_mtime_ns == then for path, then in made.items())
+    (place / "run" / "summary.json").unlink()
+    assert result(*words, "--shard", "0/9") == whole
 
 
 def test_a_queue_passes_over_rows_at_work_and_nothing_else(run, monkeypatch):

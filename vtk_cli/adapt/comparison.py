@@ -20,11 +20,13 @@ from vtk_cli.adapt.scoreboard import ACCURACIES
 from vtk_cli.adapt.trials import KEPT, Arm, Trials
 from vtk_cli.adapt.verb_options import CompareOptions
 from vtk_cli.console import Console
+from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
 from vtk_cli.engine.results import Result
-from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import write_text
 from vtk_cli.reports import page
@@ -37,7 +39,7 @@ COLUMNS = ("training / query", "labels", "seeds", "mean", "sd", "lowest", "highe
 
 
 def compare(options: CompareOptions, console: Console) -> ExitCode:
-    """Simulate every run and draw accuracy against labels: all of it, a share, or its plan.
+    """Simulate every run and draw accuracy against labels: by itself, as one task of many, or the plan.
 
     Raises:
         UserError: options and data do not go together, or the target has no labels.
@@ -58,24 +60,27 @@ def compare(options: CompareOptions, console: Console) -> ExitCode:
     if options.devices:
         work_on_devices("adapt compare", options, console, KEPT)
     trials = Trials.of(options, options.store, console)
-    if options.shard:
-        index, count = options.shard_numbers or (0, 1)
-        finished = work(trials, arms[index::count], console)
-        console.text(f"shard {options.shard}: {len(finished):,} runs are finished")
-        console.emit({"shard": options.shard, "finished": len(finished)})
+
+    def assemble() -> Path:
+        with RunFolder.open(
+            "adapt compare",
+            options.name,
+            config=options.as_config(),
+            out=options.out,
+            console=console,
+            seed=options.seed,
+            device=describe_device(device),
+            may_change=MAY_CHANGE if options.out else (),
+        ) as run:
+            _conclude(options, work(trials, arms, console, options.share), run, console)
+        return run.path / SUMMARY
+
+    if options.shard is None:
+        assemble()
         return ExitCode.DONE
-    with RunFolder.open(
-        "adapt compare",
-        options.name,
-        config=options.as_config(),
-        out=options.out,
-        console=console,
-        seed=options.seed,
-        device=describe_device(device),
-        may_change=MAY_CHANGE if options.out else (),
-    ) as run:
-        _conclude(options, work(trials, arms, console), run, console)
-    return ExitCode.DONE
+    work(trials, arms, console, options.share)
+    keys = [trials.key(arm) for arm in arms]
+    return end_shard(options, "adapt compare", keys, trials.folder, assemble, kept=KEPT, console=console)
 
 
 def arms_of(options: CompareOptions) -> list[Arm]:
@@ -89,12 +94,14 @@ def arms_of(options: CompareOptions) -> list[Arm]:
     ]
 
 
-def work(trials: Trials, arms: Sequence[Arm], console: Console) -> list[Result]:
+def work(trials: Trials, arms: Sequence[Arm], console: Console, share: Share = WHOLE) -> list[Result]:
     """The results of all arms, with progress shown."""
     with stop_requests() as stop, console.progress("runs", len(arms)) as progress:
-        return trials.results(
-            arms, stop, lambda arm, result: progress.advance(1, f"{arm.way}, seed {arm.seed}: {_last(result)}")
-        )
+
+        def tell(arm: Arm, result: Result) -> None:
+            progress.advance(1, f"{arm.way}, seed {arm.seed}: {_last(result)}")
+
+        return trials.results(arms, stop, tell, share)
 
 
 def headline(results: Sequence[Result]) -> str:

@@ -21,6 +21,7 @@ from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_device
 from vtk_cli.engine.results import Result, ResultStore, work_through
 from vtk_cli.engine.signals import StopRequest, stop_requests
+from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder, content_key, sha256_file
 
 KEPT = "finished runs"
@@ -98,14 +99,24 @@ class Trials:
         arms: Sequence[Arm],
         stop: StopRequest,
         heard: Callable[[Arm, Result], None] = lambda _arm, _result: None,
+        share: Share = WHOLE,
     ) -> list[Result]:
         """Of all arms, in their order; finished ones are not made again.
 
         Raises:
+            UserError: the share makes nothing, and some are missing.
             Preempted, KeyboardInterrupt: a signal came; what is finished is kept.
         """
         return work_through(
-            arms, key=self.key, compute=self.result, store=ResultStore(self.folder), stop=stop, kept=KEPT, heard=heard
+            arms,
+            key=self.key,
+            compute=self.result,
+            store=ResultStore(self.folder),
+            stop=stop,
+            kept=KEPT,
+            share=share,
+            name=lambda arm: f"{arm.way} from seed {arm.seed}",
+            heard=heard,
         )
 
     def result(self, arm: Arm) -> Result:

@@ -1,27 +1,24 @@
 """Results of independent pieces of work, each kept under a key made of everything that shaped it.
 
 Any number of processes may work on one set of pieces, in any order, and be killed at any moment: a result is whole or
-absent, a piece is locked while somebody computes it, and nothing is computed twice.
+absent, a piece is locked while somebody computes it, and nothing is computed twice (`turns.py`).
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vtk_cli.engine.signals import StopRequest
-from vtk_cli.files import Busy, disk_errors, lock, write_json
+from vtk_cli.engine.turns import WHOLE, Share, in_turns
+from vtk_cli.files import disk_errors, lock, write_json
 
 Piece = TypeVar("Piece")
 Result = dict[str, Any]
-
-_LOOK_AGAIN_S = 0.2
-"""How often the results of other processes are looked for."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +76,22 @@ def work_through(
     store: ResultStore,
     stop: StopRequest,
     kept: str,
+    share: Share = WHOLE,
+    name: Callable[[Piece], str] = str,
     heard: Callable[[Piece, Result], None] = lambda _piece, _result: None,
     sound: Callable[[Piece, Result], bool] = lambda _piece, _result: True,
 ) -> list[Result]:
     """The results of all pieces: those in the store, those computed here, and those other processes compute meanwhile.
 
     Args:
-        pieces: in the order in which to take them.
+        pieces: in their own order.
         key: of a piece.
         compute: its result.
         store: where results are found and kept.
         stop: obeyed between two pieces.
-        kept: what is kept when it is, for the message.
+        kept: what is kept when it is, for messages: `finished searches`.
+        share: with which pieces to begin, and whether to compute any.
+        name: of a piece, for messages.
         heard: told of each result as it is there.
         sound: whether what the store holds of a piece is its result; what is not is made anew.
 
@@ -98,40 +99,29 @@ def work_through(
         The results, in the order of the pieces.
 
     Raises:
+        UserError: the share makes nothing, and results are missing.
         Preempted, KeyboardInterrupt: a signal came.
     """
-    keys = [key(piece) for piece in pieces]
-    results: dict[int, Result] = {}
-    while len(results) < len(pieces):
-        before = len(results)
-        for number, piece in enumerate(pieces):
-            if number in results:
-                continue
-            stop.raise_if_requested(kept)
-            result = _found_or_computed(keys[number], piece, compute, store, sound=sound)
-            if result is not None:
-                results[number] = result
-                heard(piece, result)
-        if len(results) == before:
-            time.sleep(_LOOK_AGAIN_S)
-    return [results[number] for number in range(len(pieces))]
 
+    def found(piece: tuple[Piece, str]) -> Result | None:
+        result = store.get(piece[1])
+        return result if result is not None and sound(piece[0], result) else None
 
-def _found_or_computed(
-    key: str,
-    piece: Piece,
-    compute: Callable[[Piece], Result],
-    store: ResultStore,
-    *,
-    sound: Callable[[Piece, Result], bool],
-) -> Result | None:
-    """None while another process is at work on it."""
-    if (found := store.get(key)) is not None and sound(piece, found):
-        return found
-    with suppress(Busy), store.working_on(key):
-        found = store.get(key)
-        if found is None or not sound(piece, found):
-            found = compute(piece)
-            store.put(key, found)
-        return found
-    return None
+    def made(piece: tuple[Piece, str]) -> Result:
+        with store.working_on(piece[1]):
+            result = found(piece)  # another process may have been quicker
+            if result is None:
+                result = compute(piece[0])
+                store.put(piece[1], result)
+            return result
+
+    return in_turns(
+        [(piece, key(piece)) for piece in pieces],
+        found=found,
+        make=made,
+        share=share,
+        check=lambda: stop.raise_if_requested(kept),
+        heard=lambda piece, result: heard(piece[0], result),
+        name=lambda piece: name(piece[0]),
+        what=kept.removeprefix("finished "),
+    )

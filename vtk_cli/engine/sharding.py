@@ -12,7 +12,7 @@ import tomli_w
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.shard_options import ShardOptions
+from vtk_cli.engine.shard_options import QUEUE, ShardOptions
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.errors import JobError
 
@@ -36,13 +36,14 @@ def work_on_devices(command: str, options: ShardOptions, console: Console, kept:
     devices = [f"cuda:{name}" if name.isdecimal() else name for name in str(options.devices).split(",")]
     for device in devices:
         resolve_device(device)
-    settings = options.as_config() | {"shard": "queue"}
+    settings = options.as_config()
     for ours in ("devices", "device", "out"):
         settings.pop(ours, None)
     with tempfile.NamedTemporaryFile("wb", suffix=".toml") as config:
         tomli_w.dump(settings, config)
         config.flush()
-        words = [sys.executable, "-m", "vtk_cli", *command.split(), "--config", config.name, "--quiet"]
+        helping = ["--config", config.name, "--shard", QUEUE, "--quiet"]
+        words = [sys.executable, "-m", "vtk_cli", *command.split(), *helping]
         with stop_requests() as stop:
             workers = [subprocess.Popen([*words, "--device", device], stdout=subprocess.DEVNULL) for device in devices]
             console.note(f"{len(workers)} processes at work on {', '.join(devices)}")

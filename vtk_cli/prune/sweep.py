@@ -11,17 +11,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 
 from vtk_cli.console import Console
+from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
 from vtk_cli.engine.results import Result
-from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.turns import Share
 from vtk_cli.errors import ExitCode
 from vtk_cli.files import write_text
 from vtk_cli.prune.metrics.quality import WEAKNESS
@@ -38,7 +41,7 @@ _COLUMNS = ("model", "kept, %", "distance", "sd", "kernel distance", "precision"
 
 
 def sweep(options: SweepOptions, console: Console) -> ExitCode:
-    """Search at every point and draw the distance against what is kept: all of it, a share, or its plan.
+    """Search at every point and draw the distance against what is kept: by itself, as one task of many, or the plan.
 
     Raises:
         UserError: options and images do not go together.
@@ -55,24 +58,27 @@ def sweep(options: SweepOptions, console: Console) -> ExitCode:
         work_on_devices("prune sweep", options, console, KEPT)
     lab = open_lab(replace(options, keep=str(float(options.fractions[0]))), device, console)
     trials = Trials.of(lab, options.store, Console(quiet=True))
-    if options.shard:
-        index, count = options.shard_numbers or (0, 1)
-        finished = _work(trials, arms[index::count], console)
-        console.text(f"shard {options.shard}: {len(finished):,} searches are finished")
-        console.emit({"shard": options.shard, "finished": len(finished)})
+
+    def assemble() -> Path:
+        with RunFolder.open(
+            "prune sweep",
+            f"{options.data_name}-{options.gen}",
+            config=options.as_config(),
+            out=options.out,
+            console=console,
+            seed=options.seed,
+            device=describe_device(device),
+            may_change=PLACE if options.out else (),
+        ) as run:
+            _conclude(options, lab, _work(trials, arms, options.share, console), run, console)
+        return run.path / SUMMARY
+
+    if options.shard is None:
+        assemble()
         return ExitCode.DONE
-    with RunFolder.open(
-        "prune sweep",
-        f"{options.data_name}-{options.gen}",
-        config=options.as_config(),
-        out=options.out,
-        console=console,
-        seed=options.seed,
-        device=describe_device(device),
-        may_change=PLACE if options.out else (),
-    ) as run:
-        _conclude(options, lab, _work(trials, arms, console), run, console)
-    return ExitCode.DONE
+    _work(trials, arms, options.share, console)
+    keys = [trials.key(arm) for arm in arms]
+    return end_shard(options, "prune sweep", keys, trials.folder, assemble, kept=KEPT, console=console)
 
 
 def arms_of(options: SweepOptions) -> list[Arm]:
@@ -92,11 +98,13 @@ def arms_of(options: SweepOptions) -> list[Arm]:
     return list(dict.fromkeys(arms))
 
 
-def _work(trials: Trials, arms: Sequence[Arm], console: Console) -> list[Result]:
+def _work(trials: Trials, arms: Sequence[Arm], share: Share, console: Console) -> list[Result]:
     with stop_requests() as stop, console.progress("searches", len(arms)) as progress:
-        return trials.results(
-            arms, stop, lambda arm, result: progress.advance(1, f"{arm.name}, seed {arm.seed}: {result['fd']:.4g}")
-        )
+
+        def tell(arm: Arm, result: Result) -> None:
+            progress.advance(1, f"{arm.name}, seed {arm.seed}: {result['fd']:.4g}")
+
+        return trials.results(arms, stop, tell, share)
 
 
 def _conclude(options: SweepOptions, lab: Lab, results: Sequence[Result], run: RunFolder, console: Console) -> None:

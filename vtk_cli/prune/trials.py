@@ -20,6 +20,7 @@ from vtk_cli.console import Console
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.results import Result, ResultStore, work_through
 from vtk_cli.engine.signals import StopRequest
+from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.errors import JobError
 from vtk_cli.files import cache_folder, content_key, sha256_file
 from vtk_cli.prune.calibration import recalibrate
@@ -222,10 +223,12 @@ class Trials:
         arms: Sequence[Arm],
         stop: StopRequest,
         heard: Callable[[Arm, Result], None] = lambda _arm, _result: None,
+        share: Share = WHOLE,
     ) -> list[Result]:
         """Of all arms, in their order; finished ones are not made again.
 
         Raises:
+            UserError: the share makes nothing, and some are missing.
             Preempted, KeyboardInterrupt: a signal came; what is finished is kept.
         """
         return work_through(
@@ -235,6 +238,8 @@ class Trials:
             store=ResultStore(self.folder),
             stop=stop,
             kept=KEPT,
+            share=share,
+            name=lambda arm: f"{arm.name} from seed {arm.seed}",
             heard=heard,
         )
 

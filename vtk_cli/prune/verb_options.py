@@ -130,13 +130,11 @@ class SweepOptions(TrialOptions, ShardOptions):
     def check(self) -> None:
         """Options that contradict one another."""
         super().check()
+        ShardOptions.check(self)
         for algorithm in self.algos:
             for scope in self.scopes:
                 for keep in self.fractions:
                     check_selection(algorithm.value, keep, scope.value, self.score_init, self.structure)
-        _ = self.shard_numbers
-        if self.shard and self.devices:
-            raise UserError("a shard starts no processes", "--shard", "leave out --devices")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vtk_cli.engine.results import ResultStore, work_through
 from vtk_cli.engine.signals import StopRequest
+from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import content_key
 from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.search.scores.scorer import Measured, Scorer
@@ -50,6 +51,7 @@ class Candidates:
         needs: Iterable[Measurement],
         stop: StopRequest,
         heard: Callable[[], None] = nobody,
+        share: Share = WHOLE,
     ) -> list[Measured]:
         """What was measured of each architecture, in their order.
 
@@ -58,13 +60,13 @@ class Candidates:
             needs: what is to be measured of each.
             stop: obeyed between two measurements.
             heard: called for each architecture once all of it is there.
+            share: with which measurements to begin, and whether to make any.
 
         Raises:
-            UserError: it cannot be measured.
+            UserError: it cannot be measured; the share makes nothing, and measurements are missing.
             Preempted, KeyboardInterrupt: a signal came; what was measured is kept.
         """
-        kinds = _ordered(needs)
-        pieces = [_Piece(genes, kind) for genes in population for kind in kinds]
+        kinds, pieces = _ordered(needs), self._pieces(population, needs)
         parts: dict[Genes, dict[Measurement, Measured]] = {genes: {} for genes in population}
 
         def note(piece: _Piece, result: Measured) -> None:
@@ -79,10 +81,20 @@ class Candidates:
             store=self.store,
             stop=stop,
             kept=KEPT,
+            share=share,
+            name=lambda piece: f"{piece.measurement} of {' '.join(map(str, piece.genes))}",
             heard=note,
             sound=lambda piece, result: isinstance(result.get(piece.measurement), dict),
         )
         return [_joined(parts[genes]) for genes in population]
+
+    def keys(self, population: Sequence[Genes], needs: Iterable[Measurement]) -> list[str]:
+        """Of everything that `measured` asks of the store."""
+        return [self._key(piece) for piece in self._pieces(population, needs)]
+
+    def _pieces(self, population: Sequence[Genes], needs: Iterable[Measurement]) -> list[_Piece]:
+        kinds = _ordered(needs)
+        return [_Piece(genes, kind) for genes in population for kind in kinds]
 
     def _key(self, piece: _Piece) -> str:
         return content_key(

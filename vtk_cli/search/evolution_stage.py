@@ -12,6 +12,7 @@ import torch
 from vtk_cli.console import Console
 from vtk_cli.engine.results import ResultStore
 from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_json
 from vtk_cli.models.spaces.cost import in_millions
@@ -123,6 +124,7 @@ def evolve(
     *,
     folder: Path | None,
     console: Console,
+    share: Share = WHOLE,
 ) -> Evolution:
     """Search to the last generation, or go on with a search that was interrupted.
 
@@ -133,9 +135,11 @@ def evolve(
         budget: which architectures are allowed.
         folder: of the run, for the state; None keeps none: everything is found again in the store.
         console: shows the progress.
+        share: with which measurements of a generation to begin, and whether to make any.
 
     Raises:
-        UserError: no architecture is within the limits; the search that was begun is another.
+        UserError: no architecture is within the limits; the search that was begun is another; the share makes nothing,
+            and measurements are missing.
         Preempted, KeyboardInterrupt: a signal came; scores and generations are kept.
     """
     evolution = _begun(folder, budget, settings, judgement.combination)
@@ -143,7 +147,7 @@ def evolve(
     with stop_requests() as stop, console.progress("architectures", left) as progress:
         while asked := evolution.ask():
             status = _status(evolution)
-            found = candidates.measured(asked, judgement.needs, stop, lambda: progress.advance(1, status))  # noqa: B023 - called at once
+            found = candidates.measured(asked, judgement.needs, stop, lambda: progress.advance(1, status), share)  # noqa: B023 - called at once
             metrics = (judgement.metrics(one) for one in found)
             evolution.tell(dict(zip(asked, metrics, strict=True)))
             if folder is not None:

@@ -13,8 +13,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from vtk_cli.console import Console
+from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.distributed import World, join_world, shared_run
-from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.errors import ExitCode, UserError
@@ -98,7 +99,7 @@ def supernet_alone(options: ImportOptions, console: Console) -> ExitCode:
 
 
 def evolve_alone(options: EvolveOptions, console: Console) -> ExitCode:
-    """Search with a supernet that is trained; with `--shard queue` only help others to.
+    """Search with a supernet that is trained: by itself, as one task of many, or the plan.
 
     Raises:
         UserError, JobError, Preempted, KeyboardInterrupt: see `search`.
@@ -113,23 +114,26 @@ def evolve_alone(options: EvolveOptions, console: Console) -> ExitCode:
             world.on_main(lambda: show_plan(search_rows(options, budget), options.as_config(), face))
             return ExitCode.DONE
         budget.check_latency(options.seed)
-        if options.shard:
-            evolution, _ = _searched(options, supernet, budget, None, world=world, console=face)
-            face.text(f"{evolution.generation} generations are scored")
-            face.emit({"generations": evolution.generation, "shard": options.shard})
+
+        def assemble() -> Path:
+            with shared_run(world, "search evolve", supernet.name, options, face, may_change=_MAY_CHANGE) as run:
+                evolution, scores = _searched(options, supernet, budget, run.path, world=world, console=face)
+                outcome = Outcome(supernet, evolution, scores, winner_of(scores, supernet), None)
+                world.on_main(lambda: conclude(outcome, run, face, options.as_config()))
+            return run.path / SUMMARY
+
+        if options.shard is None:
+            assemble()
             return ExitCode.DONE
-        name = supernet.name
-        with shared_run(world, "search evolve", name, options, face, may_change=_MAY_CHANGE) as run:
-            evolution, scores = _searched(options, supernet, budget, run.path, world=world, console=face)
-            outcome = Outcome(supernet, evolution, scores, winner_of(scores, supernet), None)
-            world.on_main(lambda: conclude(outcome, run, face, options.as_config()))
-    return ExitCode.DONE
+        evolution, _ = _searched(options, supernet, budget, None, world=world, console=face)
+        keys, folder = [str(supernet.sha256), *map(str, evolution.scored)], result_store(options.store).folder
+        return end_shard(options, "search evolve", keys, folder, assemble, kept="architectures", console=face)
 
 
 def _check_devices(options: SearchOptions | EvolveOptions, world: World) -> None:
-    if options.devices and world.size > 1:
+    if (options.devices or options.shard) and world.size > 1:
         what = f"{world.size} processes share the work already"
-        raise UserError(what, "--devices", "leave it out, or start one process")
+        raise UserError(what, "--devices" if options.devices else "--shard", "leave it out, or start one process")
 
 
 def _evolving(options: SearchOptions, supernet: SupernetRun) -> EvolveOptions:
@@ -162,7 +166,7 @@ def _searched(
     )
     settings = options.evolution(official=options.official_quirks, genes=supernet.space.length)
     own = folder if world.is_main else None
-    evolution = evolve(candidates, settings, judgement, budget, folder=own, console=console)
+    evolution = evolve(candidates, settings, judgement, budget, folder=own, console=console, share=options.share)
     measured = candidates.measured(evolution.scored, judgement.needs, StopRequest())
     found = dict(zip(evolution.scored, measured, strict=True))
     return evolution, Scores.of(found, supernet.space, budget.shape, judgement)

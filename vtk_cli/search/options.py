@@ -267,18 +267,6 @@ class StoreOptions(ShardOptions):
         None, "Where results are kept [default: the user's cache].", panel="Scale", metavar="DIR"
     )
 
-    def check_shard(self) -> None:
-        """For searches, whose generations wait for the ones before: refuse a fixed share.
-
-        Raises:
-            UserError: `--shard I/COUNT` is asked for.
-        """
-        if self.shard_numbers is not None:
-            what = "a generation needs all results of the one before"
-            raise UserError(what, f"--shard {self.shard}", "give --shard queue: as many processes as there are")
-        if self.shard and self.devices:
-            raise UserError("a shard starts no processes", "--shard", "leave out --devices")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetOptions(ImageOptions, SpaceOptions, SupernetTrainingOptions):

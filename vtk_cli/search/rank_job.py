@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vtk_cli.console import Console
+from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode, UserError
@@ -24,7 +26,7 @@ from vtk_cli.reports import page
 from vtk_cli.search.benchmarks.benchmark import Setting
 from vtk_cli.search.benchmarks.joining import match_space, truths
 from vtk_cli.search.benchmarks.opening import open_benchmark
-from vtk_cli.search.candidates import KEPT
+from vtk_cli.search.candidates import KEPT, Candidates
 from vtk_cli.search.measuring import candidates_of, result_store
 from vtk_cli.search.outcome import PAGE
 from vtk_cli.search.rank_picture import RankedScore, draw_ranking, told
@@ -173,47 +175,67 @@ def rank_scores(options: RankOptions, console: Console) -> ExitCode:
         console.text(f"{len(genes):,} architectures of {space.name}, {setting}")
         console.emit({"architectures": len(genes), "setting": asdict(setting), "config": options.as_config()})
         return ExitCode.DONE
-    if options.shard and supernet is not None:
-        index, count = options.shard_numbers or (0, 1)
-        _measured(options, supernet, genes[index::count], console)
-        console.emit({"shard": options.shard, "scored": len(genes[index::count])})
-        return ExitCode.DONE
     truth = dict(zip(genes, truths(benchmark, match, genes, setting).tolist(), strict=True))
-    device = resolve_device(options.device)
-    with RunFolder.open(
+    if supernet is not None and options.devices:
+        work_on_devices("search rank", options, console, KEPT)
+    supply = None if supernet is None else _Supply.of(options, supernet, console)
+
+    def assemble() -> Path:
+        with _run_folder(options, console) as run:
+            if supply is not None:
+                known, scores = truth, _measured(options, supply, genes, console)
+            else:
+                scores = read_scores(Path(str(options.scores)), space)
+                known = _common(truth, scores, console)
+            ranking = Ranking.of(space, setting, known, {**scores, **_baselines(space, tuple(known))}, options)
+            _conclude(ranking, run, console)
+        return run.path / SUMMARY
+
+    if options.shard is None or supply is None:
+        assemble()
+        return ExitCode.DONE
+    _measured(options, supply, genes, console)
+    keys, folder = supply.candidates.keys(genes, supply.needs), supply.candidates.store.folder
+    return end_shard(options, "search rank", keys, folder, assemble, kept=KEPT, console=console)
+
+
+def _run_folder(options: RankOptions, console: Console) -> AbstractContextManager[RunFolder]:
+    return RunFolder.open(
         "search rank",
-        options.benchmark.stem,
+        Path(str(options.benchmark)).stem,
         config=options.as_config(),
         out=options.out,
         console=console,
         seed=options.seed,
-        device=describe_device(device),
+        device=describe_device(resolve_device(options.device)),
         may_change={"device", "score-batch-size", "store", "devices"} if options.out else (),
-    ) as run:
-        if supernet is not None:
-            if options.devices:
-                work_on_devices("search rank", options, console, KEPT)
-            scores = _measured(options, supernet, genes, console)
-        else:
-            scores = read_scores(Path(str(options.scores)), space)
-            truth = _common(truth, scores, console)
-        ranking = Ranking.of(space, setting, truth, {**scores, **_baselines(space, tuple(truth))}, options)
-        _conclude(ranking, run, console)
-    return ExitCode.DONE
+    )
+
+
+@dataclass(frozen=True)
+class _Supply:
+    """What measures architectures, and every measurement that the supernet allows."""
+
+    candidates: Candidates
+    needs: frozenset[Measurement]
+
+    @classmethod
+    def of(cls, options: RankOptions, supernet: SupernetRun, console: Console) -> _Supply:
+        everything: set[Measurement] = {"clean", "noise", "angle"} if supernet.initial else {"clean", "noise"}
+        store, device, needs = result_store(options.store), resolve_device(options.device), options.judgement.needs
+        needs = frozenset(needs | everything)
+        return cls(
+            candidates_of(supernet, options.judgement, needs, store=store, device=device, console=console), needs
+        )
 
 
 def _measured(
-    options: RankOptions, supernet: SupernetRun, genes: tuple[Genes, ...], console: Console
+    options: RankOptions, supply: _Supply, genes: tuple[Genes, ...], console: Console
 ) -> dict[str, dict[Genes, float]]:
     """Every metric that can be measured, and the score that was asked for where it is a sum."""
     judgement = options.judgement
-    everything: set[Measurement] = {"clean", "noise", "angle"} if supernet.initial else {"clean", "noise"}
-    needs = judgement.needs | everything
-    device = resolve_device(options.device)
-    store = result_store(options.store)
-    candidates = candidates_of(supernet, judgement, needs, store=store, device=device, console=console)
     with stop_requests() as stop, console.progress("architectures", len(genes)) as progress:
-        found = candidates.measured(genes, needs, stop, progress.advance)
+        found = supply.candidates.measured(genes, supply.needs, stop, progress.advance, options.share)
     metrics = [judgement.metrics(one) for one in found]
     columns = {
         name: {

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
 from vtk_cli.console import Console
+from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode
-from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.reports import page
-from vtk_cli.search.candidates import KEPT, Candidates
+from vtk_cli.search.candidates import KEPT
 from vtk_cli.search.judgement import Judgement
 from vtk_cli.search.measuring import candidates_of, result_store
 from vtk_cli.search.outcome import PAGE, READ_FIRST
@@ -21,7 +21,6 @@ from vtk_cli.search.plan import judged_by, show_plan
 from vtk_cli.search.scored import Scores
 from vtk_cli.search.scores.combination import METRICS
 from vtk_cli.search.scores.scorer import Measured
-from vtk_cli.search.scores.settings import Measurement
 from vtk_cli.search.supernet_file import open_supernet
 from vtk_cli.search.verb_options import ScoreVerbOptions
 from vtk_cli.search.words import architectures_of
@@ -30,7 +29,7 @@ _SHOWN = 20
 
 
 def score_architectures(options: ScoreVerbOptions, console: Console) -> ExitCode:
-    """Score architectures: the whole command, a share of it, or its plan.
+    """Score architectures: by itself, as one task of many, or the plan.
 
     Raises:
         UserError: supernet, architectures and settings do not go together.
@@ -49,33 +48,33 @@ def score_architectures(options: ScoreVerbOptions, console: Console) -> ExitCode
     candidates = candidates_of(
         supernet, judgement, needs, store=result_store(options.store), device=device, console=console
     )
-    if options.shard:
-        index, count = options.shard_numbers or (0, 1)
-        _measured(candidates, genes[index::count], needs, console)
-        console.text(f"shard {options.shard}: {len(genes[index::count]):,} architectures are scored")
-        console.emit({"shard": options.shard, "scored": len(genes[index::count])})
+
+    def work() -> list[Measured]:
+        with stop_requests() as stop, console.progress("architectures", len(genes)) as progress:
+            return candidates.measured(genes, needs, stop, progress.advance, options.share)
+
+    def assemble() -> Path:
+        with RunFolder.open(
+            "search score",
+            supernet.name,
+            config=options.as_config(),
+            out=options.out,
+            console=console,
+            seed=options.seed,
+            device=describe_device(device),
+            may_change={"device", "score-batch-size", "store", "devices"} if options.out else (),
+        ) as run:
+            found, space, images = dict(zip(genes, work(), strict=True)), supernet.space, supernet.shape
+            shape = space.shape(space.alone, images.classes, resolution=images.resolution)
+            _conclude(Scores.of(found, space, shape, judgement), judgement, run, console)
+        return run.path / SUMMARY
+
+    if options.shard is None:
+        assemble()
         return ExitCode.DONE
-    with RunFolder.open(
-        "search score",
-        supernet.name,
-        config=options.as_config(),
-        out=options.out,
-        console=console,
-        seed=options.seed,
-        device=describe_device(device),
-        may_change={"device", "score-batch-size", "store", "devices"} if options.out else (),
-    ) as run:
-        measured = dict(zip(genes, _measured(candidates, genes, needs, console), strict=True))
-        shape = supernet.space.shape(supernet.space.alone, supernet.shape.classes, resolution=supernet.shape.resolution)
-        _conclude(Scores.of(measured, supernet.space, shape, judgement), judgement, run, console)
-    return ExitCode.DONE
-
-
-def _measured(
-    candidates: Candidates, genes: Sequence[Genes], needs: frozenset[Measurement], console: Console
-) -> list[Measured]:
-    with stop_requests() as stop, console.progress("architectures", len(genes)) as progress:
-        return candidates.measured(genes, needs, stop, progress.advance)
+    work()
+    keys, folder = candidates.keys(genes, needs), candidates.store.folder
+    return end_shard(options, "search score", keys, folder, assemble, kept=KEPT, console=console)
 
 
 def _conclude(scores: Scores, judgement: Judgement, run: RunFolder, console: Console) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from vtk_cli.console import Console
+from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
 from vtk_cli.engine.results import Result, ResultStore, work_through
-from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode, UserError
@@ -93,7 +94,7 @@ class Trainings:
 
 
 def tabulate(options: TabulateOptions, console: Console) -> ExitCode:
-    """Train architectures and write their accuracies: the whole table, a share of it, or its plan.
+    """Train architectures and write their accuracies: by itself, as one task of many, or the plan.
 
     Raises:
         UserError: space, images and options do not go together.
@@ -114,29 +115,31 @@ def tabulate(options: TabulateOptions, console: Console) -> ExitCode:
     digest = content_key([source_digest(images.splits.train), source_digest(images.splits.val)])
     trainings = Trainings(options, space, shape, digest, device)
     store = result_store(options.store)
-    if options.shard:
-        index, count = options.shard_numbers or (0, 1)
-        _work(trainings, pieces[index::count], store, console)
-        console.text(f"shard {options.shard}: {len(pieces[index::count]):,} trainings are finished")
-        console.emit({"shard": options.shard, "finished": len(pieces[index::count])})
-        return ExitCode.DONE
     if options.devices:
         work_on_devices("search tabulate", options, console, KEPT)
-    with RunFolder.open(
-        "search tabulate",
-        f"{options.data_name}-{space.name}",
-        config=options.as_config(),
-        out=options.out,
-        console=console,
-        seed=options.seed,
-        device=describe_device(device),
-        may_change=_PLACE if options.out else (),
-    ) as run:
-        results = _work(trainings, pieces, store, console)
-        rows = _rows(trainings, pieces, results)
-        write_table(run.path / BENCHMARK, rows)
-        _conclude(rows, run, console)
-    return ExitCode.DONE
+
+    def assemble() -> Path:
+        with RunFolder.open(
+            "search tabulate",
+            f"{options.data_name}-{space.name}",
+            config=options.as_config(),
+            out=options.out,
+            console=console,
+            seed=options.seed,
+            device=describe_device(device),
+            may_change=_PLACE if options.out else (),
+        ) as run:
+            rows = _rows(trainings, pieces, _work(trainings, pieces, store, console))
+            write_table(run.path / BENCHMARK, rows)
+            _conclude(rows, run, console)
+        return run.path / SUMMARY
+
+    if options.shard is None:
+        assemble()
+        return ExitCode.DONE
+    _work(trainings, pieces, store, console)
+    keys = [trainings.key(piece) for piece in pieces]
+    return end_shard(options, "search tabulate", keys, store.folder, assemble, kept=KEPT, console=console)
 
 
 def _work(
@@ -150,6 +153,8 @@ def _work(
             store=store,
             stop=stop,
             kept=KEPT,
+            share=trainings.options.share,
+            name=lambda piece: f"{trainings.space.format(piece[0])} from seed {piece[1]}",
             heard=lambda _piece, result: progress.advance(1, f"{result['accuracy']:.2f} %"),
         )
 

@@ -72,9 +72,10 @@ class SearchOptions(SupernetOptions, ScoreOptions, LimitOptions, EvolutionOption
         """Options that contradict one another."""
         super().check()
         _ = self.judgement, self.evolution(official=False, genes=2)
-        if self.shard:
+        if self.shard or self.merge:
+            flag = f"--shard {self.shard}" if self.shard else "--merge"
             fix = "let others help with vtk search evolve --supernet RUN --shard queue, once the supernet is trained"
-            raise UserError("a whole search is no share of one", f"--shard {self.shard}", fix)
+            raise UserError("a whole search is no share of one", flag, fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,8 @@ class ScoreVerbOptions(_OnSupernet, ScoreOptions, StoreOptions):
 
     def check(self) -> None:
         """Options that contradict one another."""
-        _ = self.judgement, self.shard_numbers
+        super().check()
+        _ = self.judgement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +131,8 @@ class EvolveOptions(_OnSupernet, ScoreOptions, LimitOptions, EvolutionOptions, S
 
     def check(self) -> None:
         """Options that contradict one another."""
+        super().check()
         _ = self.judgement, self.evolution(official=False, genes=2)
-        self.check_shard()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +173,11 @@ class RankOptions(_OnSupernet, ScoreOptions, StoreOptions):
 
     def check(self) -> None:
         """Options that contradict one another."""
-        _ = self.judgement, self.shard_numbers
-        if self.shard and self.scores is not None:
-            raise UserError("scores of a file are not computed", "--shard", "leave it out")
+        super().check()
+        _ = self.judgement
+        if (self.shard or self.merge) and self.scores is not None:
+            flag = "--shard" if self.shard else "--merge"
+            raise UserError("scores of a file are not computed", flag, "leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +275,7 @@ class TabulateOptions(RetrainOptions, StoreOptions):
     def check(self) -> None:
         """Options that contradict one another."""
         super().check()
-        _ = self.shard_numbers
+        StoreOptions.check(self)
 
 
 def default_table_space(data: Any) -> str:

@@ -170,7 +170,6 @@ class ScaleOptions(ShardOptions):
     cache_adv: Literal["auto", "yes", "no"] = option(
         "auto", "Keep attacked images, so that a new network costs one attack; auto: if there is room.", panel="Scale"
     )
-    merge: bool = option(False, "Assemble rows that shards have computed; compute none.", panel="Scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +186,8 @@ class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOpt
 
     def check(self) -> None:
         """Options that contradict one another."""
-        _ = self.step, self.shard_numbers
+        ShardOptions.check(self)
+        _ = self.step
         if self.eps < 1 / 255:
             raise UserError("images have 8 bits: a smaller change than 1/255 is none", "--eps", "give at least 1/255")
         if self.on_digits and self.weights == "pretrained":
@@ -199,8 +199,6 @@ class SimilarityOptions(NetworkOptions, ImageOptions, AttackOptions, AnalysisOpt
         if self.on_digits and (self.class_map or self.labels != "folders"):
             flag = "--class-map" if self.class_map else f"--labels {self.labels}"
             raise UserError("digits are labelled", flag, "give --data DIR, or leave it out")
-        if self.shard and (self.merge or self.devices):
-            raise UserError("a shard neither merges nor starts processes", "--shard", "leave out --merge and --devices")
         if self.importance and self.import_matrix and not self.features:
             raise UserError("the features of imported networks are not known", "--importance", "give --features FILE")
         if self.import_matrix:

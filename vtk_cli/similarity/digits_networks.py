@@ -130,7 +130,12 @@ def stand_in(label: str, timm_name: str, seed: int) -> DigitsNetwork:
 
 
 def trained(
-    network: DigitsNetwork, device: torch.device, console: Console, checkpoint_seconds: float = 120.0
+    network: DigitsNetwork,
+    device: torch.device,
+    console: Console,
+    checkpoint_seconds: float = 120.0,
+    *,
+    wait: bool = True,
 ) -> PixelModel:
     """The trained network: from the cache, or trained now; a training that was stopped goes on where it was.
 
@@ -139,13 +144,15 @@ def trained(
         device: where to train and to put it.
         console: shows the progress.
         checkpoint_seconds: how often the state of the training is saved.
+        wait: for another process that is training it.
 
     Raises:
+        Busy: without `wait`, another process is training it.
         JobError: the loss became infinite, or the disk is full.
         Preempted: a signal stopped the training; its state is saved.
     """
     folder = _folder(network)
-    with lock(folder / "lock"), preserved_rng():
+    with lock(folder / "lock", wait=wait, busy="another process is training this network"), preserved_rng():
         seed_everything(network.seed)
         net = network.build()
         if not _load(net, folder, console):
@@ -156,11 +163,16 @@ def trained(
 
 
 def ensure_trained(
-    network: DigitsNetwork, device: torch.device, console: Console, checkpoint_seconds: float = 120.0
+    network: DigitsNetwork,
+    device: torch.device,
+    console: Console,
+    checkpoint_seconds: float = 120.0,
+    *,
+    wait: bool = True,
 ) -> str:
     """The SHA-256 of the trained weights; trains the network as `trained` does if that has not been done."""
     if not is_trained(network):
-        trained(network, device, console, checkpoint_seconds)
+        trained(network, device, console, checkpoint_seconds, wait=wait)
     return str(_card(_folder(network))["weights_sha256"])
 
 

@@ -6,11 +6,13 @@ noise; each network is attacked once and every network answers the attacked imag
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from vtk_cli.console import Console
+from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.run_folder import RunFolder
+from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode
@@ -24,10 +26,11 @@ from vtk_cli.similarity.outcome import assess, headline, result_sections
 from vtk_cli.similarity.plan import show_plan
 from vtk_cli.similarity.preparation import names, plan, prepare, references
 from vtk_cli.similarity.publish import Report, publish
+from vtk_cli.similarity.rows import Rows
 from vtk_cli.similarity.section import plain
-from vtk_cli.similarity.sharding import require_finished, work_on_shard
 from vtk_cli.similarity.summary import summary, write_tables
 
+KEPT = "finished rows"
 _MAY_CHANGE = {"networks", "list", "reference", "offline", "device", "batch-size", "checkpoint-seconds"} | {
     flag_name(field)
     for group in (AnalysisOptions, ScaleOptions)
@@ -37,7 +40,7 @@ _MAY_CHANGE = {"networks", "list", "reference", "offline", "device", "batch-size
 
 
 def compare(options: SimilarityOptions, console: Console) -> ExitCode:
-    """Compare networks: the whole command, a shard of it, or its plan."""
+    """Compare networks: by itself, as one task of many, or the plan."""
     asked = names(options)
     named = asked + references(options, asked)
     analysis.require_possible([name.label for name, _ in named], options)
@@ -45,13 +48,12 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
     if options.dry_run:
         show_plan(plan(options, named, device), console)
         return ExitCode.DONE
-    if options.shard:
-        return work_on_shard(options, named, device, console)
     if options.devices:
-        work_on_devices("similarity", options, console, "finished rows")
+        work_on_devices("similarity", options, console, KEPT)
     title = "-".join(name.label for name, _ in named[:3]) + (f"-and-{len(named) - 3}-more" if len(named) > 3 else "")
-    with (
-        RunFolder.open(
+
+    def run_folder() -> AbstractContextManager[RunFolder]:
+        return RunFolder.open(
             "similarity",
             title,
             config=options.as_config(),
@@ -60,32 +62,46 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
             seed=options.seed,
             device=str(device),
             may_change=_MAY_CHANGE if options.out else (),
-        ) as run,
-        stop_requests() as stop,
-    ):
-
-        def check() -> None:
-            stop.raise_if_requested("finished rows")
-
-        rows = prepare(options, named, device, console, check)
-        if options.merge:
-            require_finished(rows)
-        result = assess(rows, eps_s=options.floor, resamples=options.resamples, seed=options.seed)
-        features = analysis.wanted_features(rows, options)
-        findings = [*analysis.sections(result, rows, features, options), example_section(rows)]
-        about = _about(options)
-        write_tables(result, run.path)
-        if features:
-            write_features(run.path / "features.csv", dict(zip(result.matrix.names, features, strict=True)))
-        report = Report(
-            headline(result, len(asked)),
-            about,
-            [*result_sections(result, rows.comparison.members), *findings],
-            result.warnings,
-            summary(result, findings, rows, about),
         )
-        publish(report, run, console)
-    return ExitCode.DONE
+
+    if options.shard is None:
+        with run_folder() as run, stop_requests() as stop:
+            rows = prepare(options, named, device, console, lambda: stop.raise_if_requested(KEPT))
+            _conclude(options, rows, len(asked), run, console)
+        return ExitCode.DONE
+    with stop_requests() as stop:
+        rows = prepare(options, named, device, console, lambda: stop.raise_if_requested(KEPT))
+        rows.all()
+
+        def assemble() -> Path:
+            with run_folder() as run:
+                _conclude(options, rows, len(asked), run, console)
+            return run.path / SUMMARY
+
+        keys, store = [rows.key(source) for source in range(len(named))], rows.passes.store.folder
+        return end_shard(options, "similarity", keys, store, assemble, kept=KEPT, console=console)
+
+
+def _conclude(options: SimilarityOptions, rows: Rows, asked: int, run: RunFolder, console: Console) -> None:
+    """Make what is missing of the rows, score and analyse them, and write and tell all of it.
+
+    The first `asked` networks are those that the user named; the others are references.
+    """
+    result = assess(rows, eps_s=options.floor, resamples=options.resamples, seed=options.seed)
+    features = analysis.wanted_features(rows, options)
+    findings = [*analysis.sections(result, rows, features, options), example_section(rows)]
+    about = _about(options)
+    write_tables(result, run.path)
+    if features:
+        write_features(run.path / "features.csv", dict(zip(result.matrix.names, features, strict=True)))
+    report = Report(
+        headline(result, asked),
+        about,
+        [*result_sections(result, rows.comparison.members), *findings],
+        result.warnings,
+        summary(result, findings, rows, about),
+    )
+    publish(report, run, console)
 
 
 def analyse_matrix(options: SimilarityOptions, console: Console) -> ExitCode:

@@ -137,17 +137,20 @@ def trained_member(
     device: torch.device,
     console: Console,
     checkpoint_seconds: float = 120.0,
+    *,
+    wait: bool = True,
 ) -> Member:
     """A member trained here, or found trained in the cache.
 
     Raises:
+        Busy: without `wait`, another process is training it.
         JobError, Preempted: from the training.
     """
     return Member(
         label=name.label,
         name=name,
         origin=f"digits, seed {network.seed}",
-        weights_sha256=digits_networks.ensure_trained(network, device, console, checkpoint_seconds),
+        weights_sha256=digits_networks.ensure_trained(network, device, console, checkpoint_seconds, wait=wait),
         pixels=digits_networks.PIXELS,
         classes=digits_networks.CLASSES,
         parameters=digits_networks.parameter_count(network),

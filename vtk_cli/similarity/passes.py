@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import Precision, autocast
+from vtk_cli.engine.turns import WHOLE, Share, in_turns
 from vtk_cli.errors import UserError
 from vtk_cli.files import content_key
 from vtk_cli.similarity.attack import Attack, noisy
@@ -75,6 +77,15 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class _Answers:
+    """What a network says: (n, C) logits of clean images, (n,) classes of noisy ones, and whether it varies."""
+
+    logits: NDArray[np.float32]
+    under_noise: NDArray[np.int64]
+    is_random: bool
+
+
+@dataclass(frozen=True)
 class Passes:
     """Runs networks over images; what the store has is not run again.
 
@@ -85,6 +96,7 @@ class Passes:
         device: of the computation.
         console: told of progress and of surprises.
         check: called between batches; raises when the process is asked to stop.
+        share: with which pieces of the work to begin, and whether to make any.
     """
 
     pool: Pool
@@ -93,23 +105,34 @@ class Passes:
     device: torch.device
     console: Console
     check: Callable[[], None]
+    share: Share = WHOLE
 
     def compare(self, members: Sequence[Member], images: ImageSet) -> Comparison:
         """The clean and the noisy pass of every network, and the labels.
 
         Raises:
-            UserError: logits are not finite, class counts differ, or networks that are to agree on labels never do.
+            UserError: logits are not finite, class counts differ, or networks that are to agree on labels never do; the
+                share makes nothing, and answers are missing.
         """
         with self.console.progress("clean and noisy images", len(members)) as progress:
-            answers, predictions = [], []
-            for member in members:
-                answers.append(self._clean(member, images))
-                predictions.append(self._noisy(member, images))
-                progress.advance()
-        _require_same_classes(members, images, [logits.shape[1] for logits in answers])
-        logits = np.stack(answers)
+            answers = in_turns(
+                members,
+                found=lambda member: self._known_answers(member, images),
+                make=lambda member: self._answers(member, images),
+                share=self.share,
+                check=self.check,
+                heard=lambda _member, _answers: progress.advance(),
+                name=lambda member: member.label,
+                what="networks' answers to clean and noisy images",
+            )
+        _require_same_classes(members, images, [one.logits.shape[1] for one in answers])
+        for member, one in zip(members, answers, strict=True):
+            if one.is_random:
+                self.console.warn(f"{member.label} answers the same images differently each time; so do its scores")
+        logits = np.stack([one.logits for one in answers])
         labels = images.labels if images.labels is not None else _agreed(logits)
-        return Comparison(members, images, labels, logits, np.stack(predictions) != labels.numpy())
+        predictions = np.stack([one.under_noise for one in answers])
+        return Comparison(members, images, labels, logits, predictions != labels.numpy())
 
     def view(self, member: Member) -> View:
         """How `member` sees an image under the protocol."""
@@ -156,7 +179,21 @@ class Passes:
                 _require_finite(answers[-1], member, number)
         return torch.cat(answers).numpy() if answers else np.zeros((0, member.classes), dtype=np.float32)
 
-    def _clean(self, member: Member, images: ImageSet) -> NDArray[np.float32]:
+    def _known_answers(self, member: Member, images: ImageSet) -> _Answers | None:
+        """From the store; None where not all of them are there."""
+        clean = self.store.arrays("clean", self._key(member, images))
+        noise = None if clean is None else self.store.arrays("noise", self._noise_key(member, images))
+        if clean is None or noise is None:
+            return None
+        return _Answers(clean["logits"], noise["predictions"], is_random="again" in clean)
+
+    def _answers(self, member: Member, images: ImageSet) -> _Answers:
+        """Made now, as far as the store has them not; `Busy` if another process is at it."""
+        with self.store.working_on(self._noise_key(member, images)):
+            clean, noise = self._clean(member, images), self._noise(member, images)
+            return _Answers(clean["logits"], noise["predictions"], is_random="again" in clean)
+
+    def _clean(self, member: Member, images: ImageSet) -> dict[str, NDArray[Any]]:
         key = self._key(member, images)
         stored = self.store.arrays("clean", key)
         if stored is None:
@@ -167,13 +204,10 @@ class Passes:
             if not np.array_equal(logits[: len(again)], again):
                 stored["again"] = again
             self.store.save_arrays("clean", key, stored)
-        if "again" in stored:
-            self.console.warn(f"{member.label} answers the same images differently each time; so do its scores")
-        return stored["logits"]
+        return stored
 
-    def _noisy(self, member: Member, images: ImageSet) -> NDArray[np.int64]:
-        eps, seed = self.settings.attack.eps, self.settings.attack.seed
-        key = content_key({"clean": self._key(member, images), "eps": eps, "seed": seed})
+    def _noise(self, member: Member, images: ImageSet) -> dict[str, NDArray[Any]]:
+        key, eps, seed = self._noise_key(member, images), self.settings.attack.eps, self.settings.attack.seed
         stored = self.store.arrays("noise", key)
         if stored is None:
 
@@ -183,11 +217,15 @@ class Passes:
             logits = self.logits(member, images.pixels(self.view(member)), change=add)
             stored = {"predictions": logits.argmax(axis=1)}
             self.store.save_arrays("noise", key, stored)
-        return stored["predictions"]
+        return stored
 
     def _key(self, member: Member, images: ImageSet) -> str:
         view = asdict(self.view(member))
         return content_key([CODE_VERSION, member.key, view, images.fingerprint, self.settings.precision])
+
+    def _noise_key(self, member: Member, images: ImageSet) -> str:
+        attack = self.settings.attack
+        return content_key({"clean": self._key(member, images), "eps": attack.eps, "seed": attack.seed})
 
 
 def in_batches(count: int, size: int) -> list[slice]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from vtk_cli.console import Console
+from vtk_cli.engine.turns import in_turns
 from vtk_cli.errors import UserError
 from vtk_cli.files import cache_folder, remove_leftovers, require_folder
 from vtk_cli.models.names import NetworkName, read_network_list
@@ -77,13 +79,16 @@ def prepare(
     store = _store(options)
     require_folder(store.folder)
     remove_leftovers(store.folder)
-    if options.merge:
-        _require_trained(options, named)
     images = _images(options, console)
-    members = []
-    for make in [_planned(options, name, seed, device, console) for name, seed in named]:
-        check()  # a training heeds only signals that come while it runs
-        members.append(make())
+    members = in_turns(
+        [_planned(options, name, seed, device, console) for name, seed in named],
+        found=lambda planned: planned.make() if planned.is_there() else None,
+        make=lambda planned: planned.make(),
+        share=options.share,
+        check=check,  # a training heeds only signals that come while it runs
+        name=lambda planned: planned.label,
+        what="networks",
+    )
     for one, other in itertools.combinations(members, 2):
         if one.key == other.key:
             console.note(f"{one.label} and {other.label} are the same network: SAT is ln 100 if every attack succeeds")
@@ -97,7 +102,7 @@ def prepare(
         protocol=options.protocol,
         keep_images=options.cache_adv,
     )
-    passes = Passes(Pool(members, device), store, settings, device, console, check)
+    passes = Passes(Pool(members, device), store, settings, device, console, check, options.share)
     comparison = passes.compare(members, images)
     _require_sense(comparison)
     return Rows(passes, comparison)
@@ -120,38 +125,33 @@ def _images(options: SimilarityOptions, console: Console) -> ImageSet:
     )
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A member before anything is trained or fetched: what makes it, and whether its weights have been made."""
+
+    label: str
+    make: Callable[[], Member]
+    is_there: Callable[[], bool] = lambda: True
+
+
 def _planned(
     options: SimilarityOptions, name: NetworkName, seed: int, device: torch.device, console: Console
-) -> Callable[[], Member]:
-    """What makes a member; a name that cannot be trained, or a wrong file, is refused now: before any training."""
+) -> _Planned:
+    """A name that cannot be trained, or a wrong file, is refused now: before any training."""
     if options.on_digits and name.kind == "file":
         member = file_member_for_digits(name, device)
-        return lambda: member
+        return _Planned(name.label, lambda: member)
     if options.on_digits:
         network = _to_train(options, name, seed)
-        return partial(trained_member, name, network, device, console, options.checkpoint_seconds)
-    return partial(zoo_member, name, weights=options.weights, offline=options.offline, device=device)
+        make = partial(trained_member, name, network, device, console, options.checkpoint_seconds, wait=False)
+        return _Planned(name.label, make, partial(is_trained, network))
+    return _Planned(
+        name.label, partial(zoo_member, name, weights=options.weights, offline=options.offline, device=device)
+    )
 
 
 def _to_train(options: SimilarityOptions, name: NetworkName, seed: int) -> DigitsNetwork:
     return planned_digits_network(name, seed, quick=options.quick, epochs=options.epochs)
-
-
-def _require_trained(options: SimilarityOptions, named: list[Named]) -> None:
-    """A row cannot be there whose network is not; say so before training it."""
-    here = [(name, seed) for name, seed in named if options.on_digits and name.kind != "file"]
-    require_none([name.label for name, seed in here if not is_trained(_to_train(options, name, seed))], len(named))
-
-
-def require_none(missing: list[str], count: int) -> None:
-    """Insist that no row is missing of `count`.
-
-    Raises:
-        UserError: naming the first that are.
-    """
-    if missing:
-        listed = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        raise UserError(f"{len(missing)} of {count} rows are missing: {listed}", "--merge", "run their shards first")
 
 
 def _require_sense(comparison: Comparison) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vtk_cli.engine.devices import autocast
+from vtk_cli.engine.turns import in_turns
 from vtk_cli.files import content_key
 from vtk_cli.similarity.attack import adversarial, to_bytes
 from vtk_cli.similarity.members import Member
@@ -49,32 +50,49 @@ class Rows:
     comparison: Comparison
     work: Work = field(default_factory=Work)
 
-    def row(self, source: int, *, wait: bool = True) -> Row:
+    def row(self, source: int) -> Row:
         """Row `source`, computing what is missing of it.
 
         Raises:
-            Busy: without `wait`, another process is at work on the row.
+            Busy: another process is at work on the row.
         """
         key, images, store = self.key(source), self.comparison.images, self.passes.store
-        with store.working_on(key, wait=wait):
+        with store.working_on(key):
             row = store.row(key, len(images))
             missing = {member.key: member for member in self.comparison.members if member.key not in row}
             if missing:
                 made, attacked = self.attacked_images(source)
                 row |= self._score(source, made, attacked, missing)
                 store.save_row(key, row)
-        self._warn_of_masking(source)
-        return row
+            return row
 
-    def is_finished(self, source: int) -> bool:
-        """Whether row `source` is complete in the store."""
+    def finished(self, source: int) -> Row | None:
+        """Row `source` from the store; None where it is not complete."""
         row = self.passes.store.row(self.key(source), len(self.comparison.images))
-        return all(member.key in row for member in self.comparison.members)
+        return row if all(member.key in row for member in self.comparison.members) else None
+
+    def all(self) -> list[Row]:
+        """All rows, computing what is missing and what no other process is at work on.
+
+        Raises:
+            UserError: the share of `passes` makes nothing, and rows are missing.
+        """
+        members = self.comparison.members
+        return in_turns(
+            range(len(members)),
+            found=self.finished,
+            make=self.row,
+            share=self.passes.share,
+            check=self.passes.check,
+            name=lambda source: members[source].label,
+            what="rows",
+        )
 
     def bits(self) -> TransferBits:
-        """All rows, computing what is missing."""
-        members = self.comparison.members
-        rows = [self.row(source) for source in range(len(members))]
+        """What all rows come to; see `all`."""
+        members, rows = self.comparison.members, self.all()
+        for source in range(len(members)):
+            self._warn_of_masking(source)
         wrong = np.stack([np.stack([row[member.key] for member in members]) for row in rows])
         return TransferBits(self.comparison.names, self.comparison.correct, wrong, self.comparison.noisy_wrong)
 

@@ -7,7 +7,7 @@
     adversarial/KEY.npz   those images, if there is room
 
 Any file may be deleted: it is made again, and so is one whose checksum (zip's CRC-32) is wrong. Files are written whole
-and rows are locked, so any number of processes may work on one store, in any order, and be killed at any moment.
+and all work is locked, so any number of processes may work on one store, in any order, and be killed at any moment.
 """
 
 from __future__ import annotations
@@ -74,6 +74,6 @@ class Store:
         make_folder(self.folder)
         return shutil.disk_usage(self.folder).free > _ROOM * size
 
-    def working_on(self, key: str, *, wait: bool) -> AbstractContextManager[None]:
-        """Hold the row `key` against other processes; without `wait`, `Busy` if one of them has it."""
-        return lock(self.folder / "locks" / key, wait=wait, busy="another process is at work on this row")
+    def working_on(self, key: str) -> AbstractContextManager[None]:
+        """Hold what is stored under `key` against other processes; `Busy` if one of them has it."""
+        return lock(self.folder / "locks" / key, wait=False, busy="another process is at work on this")
