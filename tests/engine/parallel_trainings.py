@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from vtk_cli.engine.loop import Clock, FitResult, Plan, fit
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.update import gradients_stay_here
 
-SAMPLES, BATCH, WIDTH = 56, 8, 6
+SAMPLES, BATCH, WIDTH = 60, 8, 6
 POINTS = torch.randn(SAMPLES, WIDTH, generator=torch.Generator().manual_seed(0)).double()
 TARGETS = torch.randn(SAMPLES, generator=torch.Generator().manual_seed(1)).double()
 
@@ -90,7 +90,25 @@ class Taught(nn.Module):
         return found
 
 
-NETWORKS: dict[str, Any] = {"blocks": Network, "normalised": lambda: Network(norm=True), "taught": Taught}
+class Moody(nn.Module):
+    """A network with a block that takes part in some passes only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Network()
+        self.spare = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, values: Tensor, *, spare: bool = False) -> Tensor:
+        found: Tensor = self.network(self.spare(values) if spare else values)
+        return found
+
+
+NETWORKS: dict[str, Any] = {
+    "blocks": Network,
+    "normalised": lambda: Network(norm=True),
+    "taught": Taught,
+    "moody": Moody,
+}
 OPTIMIZERS: dict[str, Any] = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1),
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=3e-2, momentum=0.9, nesterov=True),
@@ -113,7 +131,22 @@ def in_turn(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Iterat
     yield 0.3 * F.l1_loss(model(points.flip(1)), targets)
 
 
-LOSSES: dict[str, Any] = {"simple": simple, "in turn": in_turn}
+def asking(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Iterator[Tensor]:
+    """The network is asked, in eval mode, before and after the backward pass of an update."""
+    _, points, targets = batch
+    yield F.mse_loss(model(points, spare=clock.step % 2 == 0), targets + 0.1 * asked(model, points))
+    asked(model, points)
+
+
+def asked(model: nn.Module, points: Tensor) -> Tensor:
+    model.eval()
+    with torch.no_grad():
+        found: Tensor = model(points)
+    model.train()
+    return found
+
+
+LOSSES: dict[str, Any] = {"simple": simple, "in turn": in_turn, "asking": asking}
 
 
 class Watched:
@@ -130,7 +163,7 @@ class Watched:
             yield batch
 
 
-def train(case: dict[str, Any], world: World | None, folder: Path | None) -> tuple[FitResult, dict[str, Any]]:
+def train(case: dict[str, Any], world: World | None, folder: Path | None) -> tuple[FitResult | None, dict[str, Any]]:
     """One training, and what was seen on the way."""
     seed_everything(0)
     model = NETWORKS[case.get("network", "blocks")]().double()
@@ -157,23 +190,24 @@ def train(case: dict[str, Any], world: World | None, folder: Path | None) -> tup
 
     heard: list[bool] = []
     try:
-        result = fit(
-            model,
-            watching,
-            batches,
-            optimizer,
-            plan=Plan(**{"epochs": 3, "clip_norm": 0.5, "ema_decay": 0.7} | case.get("plan", {})),
-            device=torch.device("cpu"),
-            seed=0,
-            evaluate=evaluate,
-            after_epoch=lambda row, found, averaged: heard.append(found is model),
-            checkpoints=None if folder is None else folder / "checkpoints",
-            metrics=None if folder is None else folder / "metrics.jsonl",
-            console=Console(quiet=True),
-            world=world,
-        )
+        for sitting in range(case.get("sittings", 1)):
+            result = fit(
+                model,
+                watching,
+                batches,
+                optimizer,
+                plan=Plan(**{"epochs": 3, "clip_norm": 0.5, "ema_decay": 0.7} | case.get("plan", {})),
+                device=torch.device("cpu"),
+                seed=sitting,
+                evaluate=evaluate,
+                after_epoch=lambda row, found, averaged: heard.append(found is model),
+                checkpoints=None if folder is None else folder / f"checkpoints-{sitting}",
+                metrics=None if folder is None else folder / f"metrics-{sitting}.jsonl",
+                console=Console(quiet=True),
+                world=world,
+            )
     except Stopped:
-        return cast("FitResult", None), {"indices": batches.seen}
+        return None, {"indices": batches.seen}
     assert result.model is model
     assert all(heard)
     return result, {
@@ -181,6 +215,7 @@ def train(case: dict[str, Any], world: World | None, folder: Path | None) -> tup
         "ema": None if result.ema is None else {**result.ema.state_dict()},
         "indices": batches.seen,
         "parts": inside,
+        "optimizer": optimizer.state_dict(),
         "rows": [dict(row) for row in result.history],
         "outputs": outputs,
     }

@@ -105,10 +105,26 @@ def test_processes_share_every_batch_equally_and_together_see_every_sample(sampl
     assert {len(rank) for rank in ranks} == {len(alone)}
     for parts in zip(*ranks, strict=True):
         assert len({len(part) for part in parts}) == 1
+        assert share == 1 or len(parts[0]) >= min(2, samples)
     together = [[*chain(*parts)] for parts in zip(*ranks, strict=True)]
     assert set(chain(*together)) == set(range(samples))
     repeated = sum(map(len, together)) - samples
-    assert 0 <= repeated < size
+    assert 0 <= repeated < max(2 * size, 2)
+
+
+@given(samples=st.integers(1, 60), share=st.integers(1, 3), size=st.sampled_from([2, 3, 6]))
+def test_the_batches_are_the_same_however_many_processes_share_them(samples: int, share: int, size: int) -> None:
+    one = [set(batch.tolist()) for batch in EpochOrder(samples, share * 6, 5).indices(1)]
+    ranks = [[b.tolist() for b in EpochOrder(samples, share * 6, 5, world(r, size)).indices(1)] for r in range(size)]
+    assert [set(chain(*parts)) for parts in zip(*ranks, strict=True)] == one
+
+
+def test_two_samples_that_are_left_over_are_both_in_every_process() -> None:
+    """The mean of their gradients is that of one process with the two."""
+    *_, last = EpochOrder(10, 8, 0).indices(0)
+    for rank in range(4):
+        *_, shared = EpochOrder(10, 8, 0, world(rank, 4)).indices(0)
+        assert sorted(shared.tolist()) == sorted(last.tolist())
 
 
 def test_two_processes_split_the_batches_of_one() -> None:

@@ -23,18 +23,18 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "adagrad": {"optimizer": "adagrad", "plan": {"ema_decay": None, "clip_norm": None}},
     "normalised": {"network": "normalised", "optimizer": "sgd"},
     "taught": {"network": "taught"},
+    "twice": {"sittings": 2, "optimizer": "sgd"},
+    "moody": {"network": "moody", "optimizer": "sgd", "loss": "asking"},
 }
+BOTH = [(name, parallel) for name in TRAININGS for parallel in ("ddp", "fsdp") if (name, parallel) != ("moody", "ddp")]
+"""torch refuses weights that take no part in a pass, where they are whole in every process."""
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """All trainings by two processes, with whole weights and with parts."""
     folder = tmp_path_factory.mktemp("world")
-    cases = {
-        f"{name}-{parallel}": {**case, "parallel": parallel}
-        for name, case in TRAININGS.items()
-        for parallel in ("ddp", "fsdp")
-    }
+    cases = {f"{name}-{parallel}": {**TRAININGS[name], "parallel": parallel} for name, parallel in BOTH}
     assert run_world(Path(trainings.__file__), str(folder), json.dumps(cases)) == [0, 0]
     return folder, [torch.load(folder / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
 
@@ -50,29 +50,27 @@ def assert_equal(found: Any, expected: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(("name", "parallel"), BOTH)
 def test_two_processes_end_where_one_with_the_whole_batch_ends(
     name: str, parallel: str, together: tuple[Path, list[dict[str, Any]]], alone: tuple[Path, dict[str, Any]]
 ) -> None:
-    """Weights, buffers, averages, what evaluations and log lines say; in both processes."""
+    """Weights, buffers, averages, the optimiser, what evaluations and log lines say; in both processes."""
     expected = alone[1][name]
     assert len(expected["indices"]) >= 20
     for seen in together[1]:
         found = seen[f"{name}-{parallel}"]
-        for part in ("model", "ema", "outputs", "rows"):
+        for part in ("model", "ema", "outputs", "rows", "optimizer"):
             assert_equal(found[part], expected[part])
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(("name", "parallel"), BOTH)
 def test_their_checkpoint_is_that_of_one_process(
     name: str, parallel: str, together: tuple[Path, list[dict[str, Any]]], alone: tuple[Path, dict[str, Any]]
 ) -> None:
     """Whole tensors under the same names: the optimiser's state too."""
     states = []
     for folder in (together[0] / f"{name}-{parallel}", alone[0] / name):
-        found = latest_checkpoint(folder / "checkpoints", Console(quiet=True))
+        found = latest_checkpoint(folder / f"checkpoints-{TRAININGS[name].get('sittings', 1) - 1}", Console(quiet=True))
         assert found is not None
         states.append(found[1])
     for part in ("updater", "place", "meter", "rows"):
@@ -85,7 +83,8 @@ def test_their_checkpoint_is_that_of_one_process(
 def test_a_checkpoint_of_parts_holds_the_bits_that_the_training_ended_with(
     name: str, together: tuple[Path, list[dict[str, Any]]]
 ) -> None:
-    found = latest_checkpoint(together[0] / f"{name}-fsdp" / "checkpoints", Console(quiet=True))
+    last = TRAININGS[name].get("sittings", 1) - 1
+    found = latest_checkpoint(together[0] / f"{name}-fsdp" / f"checkpoints-{last}", Console(quiet=True))
     assert found is not None
     for seen in together[1]:
         for part in ("model", "ema"):
@@ -100,5 +99,6 @@ def test_each_process_holds_about_half(name: str, together: tuple[Path, list[dic
     scalars = 2 if name == "taught" else 1
     assert sum(parts) == wholes[0] + scalars
     assert max(parts) <= 0.62 * wholes[0]
-    first, second = (seen[f"{name}-ddp"]["parts"] for seen in together[1])
-    assert first == second == [wholes[0], wholes[0]]
+    if (name, "ddp") in BOTH:
+        first, second = (seen[f"{name}-ddp"]["parts"] for seen in together[1])
+        assert first == second == [wholes[0], wholes[0]]

@@ -44,7 +44,8 @@ class EpochOrder:
 
     The last batch is short where the division leaves a rest. A rest of a single sample joins the batch before it,
     since batch normalisation cannot train on one. Among several processes a batch is shared equally; where its
-    samples do not go round, its first ones are repeated, as torch's `DistributedSampler` does.
+    samples do not go round, its first ones are repeated, as torch's `DistributedSampler` does, and where that would
+    leave one sample to each, all are repeated. The batches are the same however many processes share them.
 
     With repeated augmentation (arXiv 1901.09335) each sample of the permutation comes `repeats` times in a row, and the
     epoch ends where it would have ended without, after as many samples as there are, rounded down to whole 256 where
@@ -91,7 +92,7 @@ class EpochOrder:
     def steps(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(self._length, self.batch_size)
-        return max(1, full + (rest >= 2 * self._size))
+        return max(1, full + (rest >= 2))
 
     def indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """This process's samples of the batches `start`, `start + 1` ... of the epoch, each (B,) int64."""
@@ -112,7 +113,7 @@ class EpochOrder:
     def _share(self, batch: Tensor) -> Tensor:
         if self.world is None or self._size == 1:
             return batch
-        share = -(-len(batch) // self._size)
+        share = max(-(-len(batch) // self._size), min(2, self.batch_size // self._size))
         whole = batch.repeat(-(-share * self._size // len(batch)), 1)[: share * self._size]
         return whole[self.world.rank * share : (self.world.rank + 1) * share]
 

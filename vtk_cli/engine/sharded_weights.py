@@ -72,7 +72,11 @@ class ShardedWeights:
         self._hook()
 
     def finish_gradients(self) -> None:
-        """Average the gradients that FSDP leaves to others: those of scalars."""
+        """Average the gradients that FSDP leaves to others, those of scalars, and leave no weights put together.
+
+        A forward pass that no backward pass follows leaves those outside of the blocks as they are then.
+        """
+        cast("FSDPModule", self.called).reshard()
         for scalar, learning in zip(self._parts, self._learning, strict=True):
             if scalar is not learning and scalar.grad is not None:
                 dist.all_reduce(scalar.grad)
@@ -101,7 +105,7 @@ class ShardedWeights:
 
         What is done to the model's buffers inside stays.
         """
-        self.finish()
+        self._put_together()
         try:
             yield
         finally:
@@ -112,10 +116,17 @@ class ShardedWeights:
                 model.cpu()
 
     def finish(self) -> None:
-        """The training is over: `model` and `averaged` hold its weights from now on."""
-        for model in self._whole_models:
-            model.to(self._world.device)
-        self._fill()
+        """The training is over: `model` and `averaged` hold its weights from now on.
+
+        The optimiser is one over the model's parameters again, its state in the host's memory: for another training.
+        """
+        self._put_together()
+        states = tree_map_only(DTensor, lambda part: part.full_tensor().cpu(), dict(self._optimizer.state))
+        whole_of = dict(zip(self._learning, self.model.parameters(), strict=True))
+        for group in self._optimizer.param_groups:
+            group["params"][:] = [whole_of[part] for part in group["params"]]
+        self._optimizer.state.clear()
+        self._optimizer.state.update({whole_of[part]: state for part, state in states.items()})
 
     def share_statistics(self) -> None:
         """Give all processes the first one's buffers, which are those that are saved."""
@@ -237,6 +248,12 @@ class ShardedWeights:
         """What this process has of the parameters, and the buffers that belong to the state."""
         buffers = dict(self.called.named_buffers())
         return [*map(_own, self._parts), *(buffers[name] for name in self._buffers)]
+
+    def _put_together(self) -> None:
+        """On the device."""
+        for model in self._whole_models:
+            model.to(self._world.device)
+        self._fill()
 
     @torch.no_grad()
     def _fill(self, *, keep: bool = True) -> None:
