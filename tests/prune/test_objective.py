@@ -47,7 +47,7 @@ class Run:
         loss = MomentLoss(measure(taps, images.split(16), CPU), "layer")
         self.model = MatchedSearch(search, MovingAverage(average, rate, loss.sizes))
         self.optimizer = torch.optim.Adam(search.trained(), lr=3e-2, betas=(0.5, 0.999))
-        self.objective = MatchingObjective(self.model, taps, loss, self.optimizer)
+        self.objective = MatchingObjective(taps, loss, self.optimizer)
         self.batches = NoiseBatches(16, 8, 10, noise_seed)
 
     def fit(self, epochs: int = STEPS // 10, checkpoints: Path | None = None) -> Run:

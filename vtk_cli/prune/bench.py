@@ -161,7 +161,7 @@ def _step(algorithm: AlgorithmName, size: _Size, extractor: Extractor, device: t
     loss = MomentLoss(moments_of(extractor, images.split(size.batch), device), "layer")
     model = MatchedSearch(search, MovingAverage("ema", 0.97, loss.sizes)).to(device)
     optimizer = torch.optim.Adam(search.trained(), lr=1e-3, betas=BETAS)
-    objective = MatchingObjective(model, extractor, loss, optimizer)
+    objective = MatchingObjective(extractor, loss, optimizer)
     world = World(0, 1, 0, device)
     updater = Updater(
         model,

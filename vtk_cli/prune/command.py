@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vtk_cli.console import Console
+from vtk_cli.engine.launch import launched
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import add_command, new_app
 from vtk_cli.prune.verb_options import (
@@ -103,7 +104,7 @@ app = new_app()
 add_command(
     app,
     RunVerbOptions,
-    run,
+    launched(run),
     name="run",
     epilog="Examples:  vtk prune run   ·   vtk prune run --keep 0.3 --scope layer --baselines all   ·  "
     " vtk prune run celeba/ --recipe sngan-celeba --inception pt_inception-2015-12-05-6726825d.pth",

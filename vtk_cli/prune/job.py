@@ -6,6 +6,7 @@ the weights to keep; the generator is rebuilt from its ticket, measured beside i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.devices import describe_device, resolve_device
+from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.metrics import Row
 from vtk_cli.engine.results import Result
 from vtk_cli.engine.run_folder import RunFolder
@@ -24,7 +25,7 @@ from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.prune.generators import Generator
 from vtk_cli.prune.outcome import conclude
-from vtk_cli.prune.plan import show_plan
+from vtk_cli.prune.plan import check_processes, show_plan
 from vtk_cli.prune.preparation import (
     Arm,
     Lab,
@@ -43,7 +44,7 @@ from vtk_cli.prune.watching import Strips, WatchedSearch
 BEST = "best-search.safetensors"
 _CLOSENESS = "closeness"
 """The distance times -1: what is kept is what has most of it."""
-_MAY_CHANGE = {"device", "checkpoint-seconds", "baselines", "export", "codec"}
+_MAY_CHANGE = {"device", "checkpoint-seconds", "baselines", "export", "codec", "parallel"}
 """Options that may differ when a run goes on: the search does not depend on them."""
 
 
@@ -55,23 +56,17 @@ def search_ticket(options: RunVerbOptions, console: Console) -> ExitCode:
         JobError: the loss is not finite, or the disk is full; the last checkpoint stays.
         Preempted, KeyboardInterrupt: a signal came; the state is saved.
     """
-    if options.dry_run:
-        show_plan(options, console)
-        return ExitCode.DONE
-    device, arm = resolve_device(options.device), arm_of(options)
-    lab = open_lab(options, device, console, choose=options.eval_every is not None)
-    prepared = prepare(lab, arm, TicketPolicy(options.store_weights, options.allow_framework_rng))
-    with RunFolder.open(
-        "prune run",
-        f"{options.data_name}-{options.gen}",
-        config=options.as_config(),
-        out=options.out,
-        console=console,
-        seed=options.seed,
-        device=describe_device(device),
-        may_change=_MAY_CHANGE if options.out else (),
-    ) as run:
-        _search(options, lab, prepared, run, console)
+    with join_world(options.device, options.parallel) as world:
+        face = console if world.is_main else Console(quiet=True)
+        check_processes(options, world)
+        if options.dry_run:
+            world.on_main(lambda: show_plan(options, world, face))
+            return ExitCode.DONE
+        lab = open_lab(options, world.device, face, choose=options.eval_every is not None, world=world)
+        prepared = prepare(lab, arm_of(options), TicketPolicy(options.store_weights, options.allow_framework_rng))
+        name = f"{options.data_name}-{options.gen}"
+        with shared_run(world, "prune run", name, options, face, may_change=_MAY_CHANGE) as run:
+            _search(options, lab, prepared, run, face)
     return ExitCode.DONE
 
 
@@ -97,18 +92,24 @@ def _search(options: RunVerbOptions, lab: Lab, prepared: Prepared, run: RunFolde
     )
     chosen = _take_best(prepared, best, run.path / BEST) if options.select == "best" else None
     settled = settle(prepared, lab, before)
-    outcome = Outcome(
-        arm=arm,
-        settled=settled,
-        quality=measured(settled.generator, lab, arm.seed, console),
-        floor=floor_of(lab, console),
-        baselines=_baselines(options, lab, arm, console),
-        history=() if result is None else result.history,
-        steps=0 if result is None else result.steps,
-        seconds=None if result is None else result.train_seconds,
-        chosen=chosen,
-    )
-    conclude(options, lab, outcome, strips, run=run, console=console)
+    quality = measured(settled.generator, lab, arm.seed, console)
+    baselines = _baselines(options, lab, arm, console)
+
+    def tell() -> None:
+        outcome = Outcome(
+            arm=arm,
+            settled=settled,
+            quality=quality,
+            floor=floor_of(lab, console),
+            baselines=baselines,
+            history=() if result is None else result.history,
+            steps=0 if result is None else result.steps,
+            seconds=None if result is None else result.train_seconds,
+            chosen=chosen,
+        )
+        conclude(options, lab, outcome, strips, run=run, console=console)
+
+    lab.processes.on_main(tell)
 
 
 def _looked_at(options: RunVerbOptions, lab: Lab, prepared: Prepared, model: nn.Module) -> dict[str, float]:
@@ -121,16 +122,18 @@ def _looked_at(options: RunVerbOptions, lab: Lab, prepared: Prepared, model: nn.
         return row
     noise = validation_noise(prepared.arm.seed, prepared.batches.nz, options.samples)
     real = lab.summary(lab.validation, Console(quiet=True))
-    found = quality_of(watched, noise, real, lab.embedder, k=options.neighbours, console=None)
+    k = lab.options.neighbours
+    found = quality_of(watched, noise, real, lab.embedder, k=k, console=None, world=lab.world)
     return {**row, "distance": found.frechet, _CLOSENESS: -found.frechet}
 
 
 def _baselines(options: RunVerbOptions, lab: Lab, arm: Arm, console: Console) -> list[Result]:
+    """Each is made by one process, by itself; they take them in turn."""
     arms = [baseline_arm(one, arm) for one in options.compared]
     if not arms:
         return []
     with stop_requests() as stop:
-        return Trials.of(lab, None, console).results(arms, stop)
+        return Trials.of(replace(lab, world=None), None, console).results(arms, stop)
 
 
 def baseline_arm(baseline: Baseline, arm: Arm) -> Arm:

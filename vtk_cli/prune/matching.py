@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vtk_cli.engine.distributed import World
 from vtk_cli.prune.keeping import FeatureNorm, MomentAverage
 from vtk_cli.prune.moments import Moments, batch_moments
 
@@ -108,13 +109,14 @@ class MomentLoss:
         """D_l of each layer."""
         return [len(mean) for mean in self.targets.means]
 
-    def differences(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def differences(self, features: Sequence[Tensor], world: World | None = None) -> list[Tensor]:
         """d = target - fake, scaled: of the means of every layer, then of the variances; with gradients.
 
         Args:
             features: (B, ...) for each layer, B at least 2.
+            world: this process among those that share the batch; None: it is alone.
         """
-        means, variances = batch_moments(features)
+        means, variances = batch_moments(features, world)
         d_mu = [
             (target - mean) / scale for target, mean, scale in zip(self.targets.means, means, self._scales, strict=True)
         ]
@@ -124,14 +126,15 @@ class MomentLoss:
         ]
         return [*d_mu, *d_var]
 
-    def __call__(self, features: Sequence[Tensor], average: MovingAverage) -> Matched:
+    def __call__(self, features: Sequence[Tensor], average: MovingAverage, world: World | None = None) -> Matched:
         """The loss of a batch, after the average has taken it in.
 
         Args:
             features: (B, ...) for each layer, B at least 2.
-            average: changed.
+            average: changed; alike in all processes, which share one batch.
+            world: this process among them; None: it is alone.
         """
-        differences = self.differences(features)
+        differences = self.differences(features, world)
         layers, device = len(features), differences[0].device
         factors = self._factors(average.kind) * 2
         along = differences if average.kind == "none" else average.update(differences)

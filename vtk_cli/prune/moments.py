@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.whole_batch import summed
 from vtk_cli.errors import UserError
 from vtk_cli.files import cache_folder, content_key, lock
 from vtk_cli.models.described_weights import save_described
@@ -99,11 +101,14 @@ class MomentAccumulator:
         return Moments(tuple(mean.float() for mean in self._means), variances, self.count)
 
 
-def batch_moments(features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def batch_moments(features: Sequence[Tensor], world: World | None = None) -> tuple[list[Tensor], list[Tensor]]:
     """Mean and unbiased variance of every feature over a batch, with gradients, in float32.
 
+    Among several processes they are those of the whole batch: not the means of the processes' own.
+
     Args:
-        features: (B, ...) for each layer, B at least 2.
+        features: (B, ...) for each layer, B at least 2 over all processes.
+        world: this process among those that share the batch; None: it is alone.
 
     Returns:
         means and variances, (D_l,) for each layer.
@@ -111,10 +116,26 @@ def batch_moments(features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor
     Raises:
         ValueError: a batch of one, which has no variance.
     """
+    if world is not None and world.size > 1:
+        return _shared_moments(features, world)
     if len(features[0]) < 2:
         raise ValueError("the variance of a batch needs at least 2 images")
     variances, means = zip(*(torch.var_mean(layer.flatten(1).float(), dim=0) for layer in features), strict=True)
     return list(means), list(variances)
+
+
+def _shared_moments(features: Sequence[Tensor], world: World) -> tuple[list[Tensor], list[Tensor]]:
+    """`batch_moments` over all processes: their means and squared deviations merged (Chan, Golub and LeVeque, 1983)."""
+    count, flat = len(features[0]), [layer.flatten(1).float() for layer in features]
+    variances, means = zip(*(torch.var_mean(layer, dim=0, correction=0) for layer in flat), strict=True)
+    sizes = [len(mean) for mean in means]
+    own = torch.cat(means)
+    sums = summed(torch.cat((count * own, own.new_tensor([count]))), world)
+    total = sums[-1].detach()
+    whole = sums[:-1] / total
+    # The whole's squared deviations have no gradient by its mean.
+    squares = summed(count * (torch.cat(variances) + (own - whole.detach()).square()), world)
+    return list(whole.split(sizes)), list((squares / (total - 1)).split(sizes))
 
 
 def measure(extractor: Extractor, batches: Iterable[Tensor], device: torch.device) -> Moments:

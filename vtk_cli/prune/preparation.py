@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vtk_cli.console import Console
+from vtk_cli.engine.batch_norm import ordinary_batch_norm, synchronise_batch_norm
+from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan
+from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.errors import UserError
 from vtk_cli.prune.algorithms import SearchSettings, create_search
@@ -57,6 +61,7 @@ class Lab:
         loss: against their moments on the real images.
         embedder: what measures.
         device: where.
+        world: this process among those that search together; None: it is alone.
     """
 
     options: TrialOptions
@@ -67,6 +72,30 @@ class Lab:
     loss: MomentLoss
     embedder: Embedder
     device: torch.device
+    world: World | None = None
+
+    @property
+    def processes(self) -> World:
+        """This process among the others, or alone."""
+        return self.world or World(0, 1, 0, self.device)
+
+    @contextmanager
+    def normalised_together(self, model: nn.Module) -> Iterator[None]:
+        """Inside, `model` is trained: where asked for, its batch normalisation is that of all processes.
+
+        So is that of an extractor whose features depend on each batch.
+        """
+        asked = isinstance(self.options, ParallelOptions) and self.options.sync_bn
+        if not asked or self.processes.size == 1:
+            yield
+            return
+        try:
+            synchronise_batch_norm(model)
+            synchronise_batch_norm(self.extractor)
+            yield
+        finally:
+            ordinary_batch_norm(model)
+            ordinary_batch_norm(self.extractor)
 
     def summary(self, pictures: Pictures, console: Console) -> Summary:
         """Of real images, from the cache if they were embedded before."""
@@ -166,7 +195,14 @@ class Prepared:
         return 0 if self.objective is None else self.plan.epochs * self.batches.steps_per_epoch
 
 
-def open_lab(options: TrialOptions, device: torch.device, console: Console, *, choose: bool = False) -> Lab:
+def open_lab(
+    options: TrialOptions,
+    device: torch.device,
+    console: Console,
+    *,
+    choose: bool = False,
+    world: World | None = None,
+) -> Lab:
     """Open the images, measure their moments, open what embeds them.
 
     Args:
@@ -174,6 +210,7 @@ def open_lab(options: TrialOptions, device: torch.device, console: Console, *, c
         device: where.
         console: told of trainings and broken images.
         choose: set images apart that are measured on along the way.
+        world: this process among those that search together; None: it is alone.
 
     Raises:
         UserError: images, networks and options do not go together, or there are too few images.
@@ -203,7 +240,7 @@ def open_lab(options: TrialOptions, device: torch.device, console: Console, *, c
         console=console,
     )
     loss = MomentLoss(_moments(splits.train, extractor, device), options.normalisation)
-    return Lab(options, splits, report, validation, extractor, loss, embedder, device)
+    return Lab(options, splits, report, validation, extractor, loss, embedder, device, world)
 
 
 def open_measure(options: EmbedderOptions, side: int, device: torch.device, console: Console) -> Embedder:
@@ -264,7 +301,7 @@ def prepare(lab: Lab, arm: Arm, policy: TicketPolicy = TicketPolicy()) -> Prepar
         optimizer = torch.optim.Adam(trained, lr=lr, betas=BETAS, weight_decay=decay)
         rounds = settings.rounds if arm.algorithm == "imp" else 0
         scheduler = UpdateSchedule(optimizer, options.schedule, count * length, rounds)
-        objective = MatchingObjective(model, lab.extractor, lab.loss, optimizer)
+        objective = MatchingObjective(lab.extractor, lab.loss, optimizer, lab.world)
     probe = latents(options.batch, generator.nz, arm.seed + _PROBE)
     noise_seed = arm.seed if options.noise_seed is None else options.noise_seed
     return Prepared(
@@ -273,7 +310,7 @@ def prepare(lab: Lab, arm: Arm, policy: TicketPolicy = TicketPolicy()) -> Prepar
         objective=objective,
         optimizer=optimizer,
         scheduler=scheduler,
-        batches=NoiseBatches(options.batch, generator.nz, length, sample_seed(noise_seed, _NOISE, 0)),
+        batches=NoiseBatches(options.batch, generator.nz, length, sample_seed(noise_seed, _NOISE, 0), lab.world),
         plan=Plan(count, precision=options.precision, checkpoint_seconds=options.checkpoint_seconds),
         watch=Watch(lab.extractor, lab.loss, probe.to(device), device),
         origin=_origin(options, rule, search, policy),

@@ -17,8 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vtk_cli.console import Console
+from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.results import Result, ResultStore, work_through
+from vtk_cli.engine.shared_work import in_every_process
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.errors import JobError
@@ -28,9 +30,9 @@ from vtk_cli.prune.counts import Counts, counts
 from vtk_cli.prune.generator_file import save_generator
 from vtk_cli.prune.generator_source import open_generator
 from vtk_cli.prune.generators import Generator
-from vtk_cli.prune.metrics.embedders import Embedder
+from vtk_cli.prune.metrics.embedders import Embedder, Embedding
 from vtk_cli.prune.metrics.quality import Quality, quality
-from vtk_cli.prune.metrics.summaries import Summary, summarised
+from vtk_cli.prune.metrics.summaries import Summary, summarised, summary_of
 from vtk_cli.prune.options import TrialOptions
 from vtk_cli.prune.preparation import (
     Arm,
@@ -42,6 +44,7 @@ from vtk_cli.prune.preparation import (
     report_noise,
 )
 from vtk_cli.prune.rebuilding import rebuild, ticket_of
+from vtk_cli.prune.samples import BATCH as SAMPLED
 from vtk_cli.prune.samples import generated
 from vtk_cli.prune.search import MaskedSearch
 from vtk_cli.prune.ticket import Ticket
@@ -55,7 +58,8 @@ _FROZEN = ("edge-popup", "gem-miner", "random")
 PLACE = {
     "out", "device", "checkpoint-seconds", "algo", "keep", "scope", "seed", "recipe", "offline", "data", "eval-data",
     "store", "shard", "devices", "seeds", "keeps", "algos", "scopes", "theta", "inception", "allow-fallback",
-    "baselines", "eval-every", "select", "export", "codec", "store-weights", "allow-framework-rng",
+    "baselines", "eval-every", "select", "export", "codec", "store-weights", "allow-framework-rng", "parallel",
+    "sync-bn",
 }  # fmt: skip
 """Options that do not change what an arm comes to, or that its key has in another way."""
 
@@ -104,22 +108,24 @@ def run_search(
     """
     if prepared.objective is None or prepared.optimizer is None:
         return None
-    return fit(
-        prepared.model,
-        prepared.objective,
-        prepared.batches,
-        prepared.optimizer,
-        plan=prepared.plan,
-        device=lab.device,
-        seed=prepared.arm.seed,
-        scheduler=prepared.scheduler,
-        evaluate=evaluate,
-        after_epoch=after,
-        checkpoints=None if folder is None else folder / "checkpoints",
-        metrics=None if folder is None else folder / "metrics.jsonl",
-        console=console,
-        description=prepared.arm.name,
-    )
+    with lab.normalised_together(prepared.model):
+        return fit(
+            prepared.model,
+            prepared.objective,
+            prepared.batches,
+            prepared.optimizer,
+            plan=prepared.plan,
+            device=lab.device,
+            seed=prepared.arm.seed,
+            scheduler=prepared.scheduler,
+            evaluate=evaluate,
+            after_epoch=after,
+            checkpoints=None if folder is None else folder / "checkpoints",
+            metrics=None if folder is None else folder / "metrics.jsonl",
+            console=console,
+            description=prepared.arm.name,
+            world=lab.world,
+        )
 
 
 def theta_sha256(prepared: Prepared) -> str:
@@ -159,13 +165,21 @@ def measured(generator: Generator, lab: Lab, seed: int, console: Console | None 
     """How good a generator's images are, on the images to report on."""
     real = lab.summary(lab.report, console or Console(quiet=True))
     noise = report_noise(seed, generator.nz, lab.options.samples)
-    return quality_of(generator, noise, real, lab.embedder, k=lab.options.neighbours, console=console)
+    k = lab.options.neighbours
+    return quality_of(generator, noise, real, lab.embedder, k=k, console=console, world=lab.world)
 
 
 def quality_of(
-    generator: nn.Module, noise: Tensor, real: Summary, embedder: Embedder, *, k: int, console: Console | None
+    generator: nn.Module,
+    noise: Tensor,
+    real: Summary,
+    embedder: Embedder,
+    *,
+    k: int,
+    console: Console | None,
+    world: World | None = None,
 ) -> Quality:
-    """The images of some noise against real ones.
+    """The images of some noise against real ones; several processes make and embed them together.
 
     Args:
         generator: on the embedder's device.
@@ -174,14 +188,27 @@ def quality_of(
         embedder: what made `real`.
         k: of the nearest neighbours.
         console: shows the progress, and is told of too few images; None for one number among many.
+        world: this process among those that measure together; None: it is alone.
 
     Raises:
         UserError: there are too few images; it says how many are needed.
     """
-    images = generated(generator, noise, device=embedder.device)
-    face = console or Console(quiet=True)
-    fake = summarised(images, len(noise), embedder, name="generated", console=face)
-    return quality(real, fake, embedder, console, k=k)
+    if world is None or world.size == 1:
+        images, face = generated(generator, noise, device=embedder.device), console or Console(quiet=True)
+        fake = summarised(images, len(noise), embedder, name="generated", console=face)
+        return quality(real, fake, embedder, console, k=k)
+    batches = noise.split(SAMPLED)
+    own = batches[world.rank :: world.size]
+
+    def embedded() -> list[Embedding]:
+        made = (images for part in own for images in generated(generator, part, device=embedder.device))
+        return [embedder(images) for images in made]
+
+    parts = in_every_process(world, embedded)
+    embeddings = (parts[number % world.size][number // world.size] for number in range(len(batches)))
+    return world.on_main(
+        lambda: quality(real, summary_of(embeddings, len(noise), name="generated"), embedder, console, k=k)
+    )
 
 
 def shown(generator: nn.Module, nz: int, seed: int, device: torch.device) -> Tensor:

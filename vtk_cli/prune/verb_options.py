@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import SpeechOptions, option
@@ -59,7 +60,7 @@ _THETA_HELP = "The weights that a ticket on a checkpoint selects from."
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunVerbOptions(TrialOptions):
+class RunVerbOptions(TrialOptions, ParallelOptions):
     """All options of `vtk prune run`."""
 
     baselines: tuple[Baseline, ...] = option(

@@ -7,7 +7,7 @@ preprocessing. Names decide nothing.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from torch import Tensor
 from vtk_cli.console import Console
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path, cache_folder, content_key, disk_errors, lock
-from vtk_cli.prune.metrics.embedders import Embedder
+from vtk_cli.prune.metrics.embedders import Embedder, Embedding
 from vtk_cli.prune.metrics.frechet import Gaussian, GaussianMeter
 
 KEPT = 10_000
@@ -108,20 +108,30 @@ def summarised(
         UserError: there are fewer than two images.
         ValueError: `batches` holds another number than `count`.
     """
+    with console.progress(f"embedding {name} with {embedder.name}", count) as progress:
+
+        def embedded() -> Iterator[Embedding]:
+            for images in batches:
+                yield embedder(images)
+                progress.advance(len(images))
+
+        return summary_of(embedded(), count, name=name, kept=kept)
+
+
+def summary_of(embeddings: Iterable[Embedding], count: int, *, name: str, kept: int = KEPT) -> Summary:
+    """What is kept of images that are embedded, batch by batch; arguments and errors as those of `summarised`."""
     if count < 2:
         raise UserError(f"{count} image(s) have no covariance", name, "give at least 2, and for FID 10,000 or more")
     drawn = torch.randperm(count, generator=torch.Generator().manual_seed(_SEED))[:kept]
     chosen = torch.zeros(count, dtype=torch.bool).index_fill_(0, drawn, value=True)
     meter, classes, features, seen = GaussianMeter(), _ClassMeter(), [], 0
-    with console.progress(f"embedding {name} with {embedder.name}", count) as progress:
-        for images in batches:
-            embedding = embedder(images)
-            meter.update(embedding.features)
-            if embedding.probabilities is not None:
-                classes.update(embedding.probabilities)
-            features.append(embedding.features[chosen[seen : seen + len(images)]])
-            seen += len(images)
-            progress.advance(len(images))
+    for embedding in embeddings:
+        meter.update(embedding.features)
+        if embedding.probabilities is not None:
+            classes.update(embedding.probabilities)
+        size = len(embedding.features)
+        features.append(embedding.features[chosen[seen : seen + size]])
+        seen += size
     if seen != count:
         raise ValueError(f"{seen} images where {count} were announced")
     confidence, entropy = classes.values()

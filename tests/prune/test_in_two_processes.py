@@ -1,0 +1,77 @@
+"""`vtk prune run` by two processes that share each batch: the search of one process, and its ticket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.command_line import Said
+from tests.prune.conftest import TINY
+from tests.shared_runs import run_together
+from vtk_cli.app import main
+
+pytestmark = pytest.mark.slow  # searches in processes of their own
+
+# 20 updates with batches of 9, of which one process has 4 and the other 5.
+SEARCH = (*TINY, "--steps", "20", "--every", "10", "--batch", "9", "--sync-bn", "--samples", "210", "--device", "cpu")
+CASES: dict[str, tuple[str, ...]] = {
+    "edge-popup": (*SEARCH, "--scope", "global", "--eval-every", "10", "--baselines", "random", "--baselines", "dense"),
+    "edge-popup by layer, extractor by batch": (*SEARCH, "--scope", "layer", "--extractor-mode", "train"),
+    "gem-miner": (*SEARCH, "--algo", "gem-miner", "--scope", "global", "--moment-avg", "ama"),
+    # Slowly: of a gradient that is next to nothing Adam makes a whole step, in whose direction rounding has a say.
+    "dense": (*SEARCH, "--algo", "dense", "--moment-avg", "none", "--weights-lr", "5e-5"),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, prune_cache: Path) -> tuple[Path, dict[str, list[Said]]]:
+    """The runs of one process and of two, and what the two said."""
+    root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("VTK_CACHE", str(prune_cache))
+        for name, command in CASES.items():
+            assert main(["prune", "run", *command, "-q", "--json", "--out", f"{name}, one"]) == 0
+    together = [["prune", "run", *command, "--json", "--out", f"{name}, two"] for name, command in CASES.items()]
+    said = run_together(together, folder=root, cache=prune_cache, preload="vtk_cli.prune.job")
+    return root, dict(zip(CASES, said, strict=True))
+
+
+def state_of(run: Path) -> dict[str, Any]:
+    """The model in the last checkpoint of a run."""
+    state: dict[str, Any] = torch.load(max((run / "checkpoints").glob("step-*")), weights_only=True)["updater"]["model"]
+    return state
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_come_to_the_scores_of_one(runs: tuple[Path, dict[str, list[Said]]], name: str) -> None:
+    root, said = runs
+    assert [one.code for one in said[name]] == [0, 0], said[name]
+    one, two = (state_of(root / f"{name}, {count}") for count in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        if value.is_floating_point():
+            tolerance = 1e-6 if key.startswith("search.") else 1e-5
+            torch.testing.assert_close(two[key], value, atol=tolerance, rtol=1e-6, msg=key)
+        else:
+            assert torch.equal(value, two[key]), key
+
+
+def test_the_ticket_and_what_is_measured_are_those_of_one(runs: tuple[Path, dict[str, list[Said]]]) -> None:
+    root, said = runs
+    for name in CASES:
+        one, two = (json.loads((root / f"{name}, {count}" / "summary.json").read_text()) for count in ("one", "two"))
+        assert one["kept"] == two["kept"]
+        assert one["quality"] == pytest.approx(two["quality"], rel=1e-3)
+        assert two == said[name][0].object
+        assert said[name][1].out == ""
+
+
+def test_each_baseline_is_made_once_and_is_that_of_one_process(runs: tuple[Path, dict[str, list[Said]]]) -> None:
+    root, _ = runs
+    one, two = (json.loads((root / f"edge-popup, {count}" / "summary.json").read_text()) for count in ("one", "two"))
+    assert one["baselines"] == two["baselines"]
