@@ -204,6 +204,18 @@ def test_an_empty_folder_and_one_of_a_run_killed_at_its_start_are_taken(tmp_path
             assert not (folder / ".tmp-1.toml").exists()
 
 
+def test_a_folder_that_holds_only_the_jobs_of_its_run_is_taken_and_they_are_left_alone(tmp_path: Path) -> None:
+    jobs = tmp_path / "out" / "slurm"
+    jobs.mkdir(parents=True)
+    (jobs / ".tmp-1.json").touch()  # somebody else writes there
+    with run(out=tmp_path / "out"):
+        assert (jobs / ".tmp-1.json").exists()
+    (tmp_path / "new" / "slurm").mkdir(parents=True)
+    with pytest.raises(UserError, match="no such network"):
+        refuse_inside(tmp_path / "new")
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["slurm"]
+
+
 def test_a_second_process_is_refused_with_the_name_of_the_first_until_that_dies(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with subprocess.Popen([sys.executable, "-c", HOLD, out], stdout=subprocess.PIPE, text=True) as holder:

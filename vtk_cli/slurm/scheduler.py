@@ -51,6 +51,15 @@ class TaskState:
         return self.state in ENDED
 
 
+def require_slurm() -> None:
+    """Refuse a machine from which no job can be submitted.
+
+    Raises:
+        UserError: there is no Slurm here.
+    """
+    _require("sbatch")
+
+
 def submit_job(script: Path) -> str:
     """Submit a job file, held, so that nothing starts before it is on record.
 
@@ -136,12 +145,16 @@ def _accounted(jobs: Sequence[str]) -> list[TaskState]:
 
 
 def _asked(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    _require(program)
+    return subprocess.run([program, *words], capture_output=True, text=True, check=False)
+
+
+def _require(program: str) -> None:
     if shutil.which(program) is None:
         raise UserError(
             f"there is no Slurm here: `{program}` is not installed",
             fix="run this where jobs are submitted; `vtk slurm script` works anywhere",
         )
-    return subprocess.run([program, *words], capture_output=True, text=True, check=False)
 
 
 def _said(program: str, *words: str) -> str:

@@ -17,7 +17,7 @@ from vtk_cli.slurm.invocation import Invocation, read_invocation, try_dry
 from vtk_cli.slurm.job_file import JobFile, pattern
 from vtk_cli.slurm.options import JobOptions, SubmitOptions, config_of
 from vtk_cli.slurm.records import JOB_CONFIG, JOB_FILE, JobRecord, now
-from vtk_cli.slurm.scheduler import release_job, states_of, submit_job
+from vtk_cli.slurm.scheduler import release_job, require_slurm, states_of, submit_job
 
 
 def print_script(options: JobOptions, console: Console) -> None:
@@ -59,10 +59,13 @@ def submit(options: SubmitOptions, console: Console) -> None:
     """
     invocation = read_invocation(options.words)
     processes = processes_on_a_machine(options, invocation)
+    require_slurm()
+    run = _given_run(invocation)
+    if run is not None:
+        _earlier_jobs(run)  # a job that is at work there is the first to be told of
     if not options.no_check:
         try_dry(invocation)
     with ExitStack() as undo:
-        run = _given_run(invocation)
         if run is None:
             run = _reserve(_folder_name(invocation), options.job_name or SLURM)
             undo.callback(_remove_if_empty, run)
