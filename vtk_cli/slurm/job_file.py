@@ -22,7 +22,7 @@ FRUITLESS_ATTEMPTS = 5
 """A job that was asked to stop so often in a row before it had saved anything new is not queued again."""
 FRUITFUL_S = 600
 """An attempt so long has done something, also where its command keeps no checkpoints."""
-LAST_WORDS_S = 120
+LAST_WORDS_S = 600
 """How long the other processes of a step have when one has ended: a process that died leaves the others waiting."""
 
 _FILLED_IN = re.compile(r"[\w./-]*\$SLURM_(JOB_ID|ARRAY_JOB_ID|ARRAY_TASK_ID)(/\d+)?")

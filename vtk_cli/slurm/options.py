@@ -32,9 +32,12 @@ class JobOptions(SpeechOptions):
     )
     job_name: str | None = option(None, "Name of the job [default: vtk-COMMAND].", panel="Queue", metavar="NAME")
     mail: str | None = option(None, "Write there when it ends, fails or is requeued.", panel="Queue", metavar="ADDRESS")
+    extra: tuple[str, ...] = option(
+        (), "A further option of sbatch, e.g. --extra=--exclusive; may be repeated.", panel="Queue", metavar="OPTION"
+    )
 
     nodes: int | None = option(None, "Machines.", panel="Resources", short="-N", metavar="N", minimum=1)
-    gpus: int | None = option(None, "GPUs on each machine.", panel="Resources", short="-G", metavar="N", minimum=1)
+    gpus: int | None = option(None, "GPUs on each machine.", panel="Resources", metavar="N", minimum=1)
     ntasks_per_node: int | None = option(
         None,
         "Processes on each machine [default: for commands that train, one a GPU].",
@@ -76,12 +79,13 @@ class JobOptions(SpeechOptions):
     setup: tuple[str, ...] = option(
         (), "A line of bash to run before; may be repeated.", panel="Environment", metavar="LINE"
     )
-    extra: tuple[str, ...] = option(
-        (), "A further option of sbatch, e.g. --extra=--exclusive; may be repeated.", panel="Queue", metavar="OPTION"
-    )
 
     signal: int = option(
-        120, "Ask the command so many seconds before the time limit to save.", panel="Preemption", minimum=10
+        120,
+        "Ask the command to save so many seconds before the time limit.",
+        panel="Preemption",
+        metavar="S",
+        minimum=10,
     )
     requeue: bool = option(True, "Queue a job again that was asked to stop, to go on from there.", panel="Preemption")
 
@@ -172,7 +176,7 @@ class StatusOptions(SpeechOptions):
 class LogsOptions(SpeechOptions):
     """`vtk slurm logs`."""
 
-    run: Path = option(Path(), "The run folder.", positional=True, metavar="RUN")
+    run: Path = option(..., "The run folder.", positional=True, metavar="RUN")
     lines: int = option(20, "So many of the last lines.", panel="Logs", short="-n", minimum=1)
     follow: bool = option(False, "Go on printing until the job has ended.", panel="Logs", short="-f", recorded=False)
     task: int | None = option(
