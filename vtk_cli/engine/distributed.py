@@ -6,7 +6,6 @@ torchrun --nproc-per-node 8 -m vtk_cli train ...        srun --ntasks 16 vtk tra
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,11 +15,11 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from timm.utils import init_distributed_device
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
 from vtk_cli.engine.launchers import adopt_slurm_step, is_launched
+from vtk_cli.engine.meeting import meet
 from vtk_cli.engine.one_voice import lost_peers_named
 from vtk_cli.engine.parallel_options import Parallel
 from vtk_cli.engine.run_folder import RunFolder
@@ -124,13 +123,12 @@ def join_world(device: str, parallel: Parallel = "ddp") -> Iterator[World]:
         return
     kind = resolve_device(device).type
     adopt_slurm_step()
-    if kind == "cuda":
-        _one_gpu_each()
-    found = Namespace(device=kind, dist_backend=None, dist_url=None)
-    resolved = init_distributed_device(found)
+    resolved = _own_gpu() if kind == "cuda" else torch.device(kind)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", store=meet(), rank=rank, world_size=size)
     try:
         patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        yield World(found.rank, found.world_size, found.local_rank, resolved, patient, parallel)  # type: ignore[arg-type]  # no int: all are in it
+        yield World(rank, size, int(os.environ.get("LOCAL_RANK", "0")), resolved, patient, parallel)  # type: ignore[arg-type]  # no int: all are in it
     finally:
         dist.destroy_process_group()
 
@@ -189,10 +187,15 @@ def shared_run(
     )
 
 
-def _one_gpu_each() -> None:
+def _own_gpu() -> torch.device:
+    """The GPU of this process alone, which becomes the current one."""
     local_rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if count == 1 and "SLURM_STEP_NUM_TASKS" in os.environ:
         os.environ["LOCAL_RANK"] = "0"  # srun --gpus-per-task=1 shows every task its own GPU only, as number 0
-    elif local_rank >= count:
+        local_rank = 0
+    if local_rank >= count:
         what = f"process {local_rank} on this machine has no GPU of its own: there are {count}"
         raise UserError(what, fix=f"start {count} processes a machine")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device

@@ -42,7 +42,7 @@ class Program:
         Raises:
             JobError: the first process cannot be reached.
         """
-        from vtk_cli.engine.one_voice import meet
+        from vtk_cli.engine.meeting import meet
 
         self._store = meet()
 

@@ -13,32 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from torch._C._distributed_c10d import PrefixStore, Store
-from torch.distributed.constants import default_pg_timeout
-from torch.distributed.rendezvous import rendezvous
+from torch._C._distributed_c10d import Store
 
 from vtk_cli.console import Console
 from vtk_cli.engine.launchers import adopt_slurm_step
-from vtk_cli.errors import JobError, PeerLost
+from vtk_cli.engine.meeting import shared_store
+from vtk_cli.errors import PeerLost
 
 _PATIENCE = timedelta(seconds=5)
 """How long the first process is waited for, who speaks for all, and a launcher that ends the others of a lost one."""
 
 _SAID = "said"
 _SIGNS_OF_LOSS = ("gloo/transport/tcp/pair", "Connection closed by peer", "Connection reset by peer", "ncclRemoteError")
-
-
-def meet() -> Store:
-    """Meet the other processes, once all have come.
-
-    Raises:
-        JobError: the first process cannot be reached.
-    """
-    try:
-        return _meeting(default_pg_timeout)
-    except RuntimeError as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise JobError(f"the processes did not meet at {place} ({str(error).splitlines()[0]})") from error
 
 
 @contextmanager
@@ -81,14 +67,14 @@ def _speak_first(text: str, message: str, store: Store | None, size: int) -> Non
             return
     Console().error(text)
     with suppress(RuntimeError):  # nobody came, or not all have heard: they have something else to say, or nothing
-        store = store or _meeting(_PATIENCE)
+        store = store or shared_store(_PATIENCE)
         _note(message, store)
         store.wait([f"heard/{rank}" for rank in range(1, size)], _PATIENCE)
 
 
 def _speak_if_alone(text: str, message: str, store: Store | None, rank: int) -> None:
     try:
-        store = store or _meeting(_PATIENCE)
+        store = store or shared_store(_PATIENCE)
     except RuntimeError:  # the first process has not come to say anything
         Console().error(text)
         return
@@ -110,9 +96,3 @@ def _comes(key: str, store: Store) -> bool:
     except RuntimeError:
         return store.check([key])
     return True
-
-
-def _meeting(timeout: timedelta) -> Store:
-    adopt_slurm_step()
-    store, _, _ = next(rendezvous("env://", timeout=timeout))
-    return PrefixStore(f"vtk-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
