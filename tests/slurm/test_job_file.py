@@ -172,14 +172,15 @@ def test_a_job_file_has_no_warning_of_shellcheck(words: tuple[str, ...], script:
 
 
 def ended(
-    code: int, *, state: str = "RUNNING", saves: bool = False, times: int = 1, text: str, place: Path
+    code: int, *, state: str = "RUNNING", saves: str = "", seconds: int = 0, times: int = 1, text: str, place: Path
 ) -> list[str]:
     """What a job whose command ends with `code` prints and asks of Slurm, run so often, and its exit code."""
     run = place / "run"
-    save = f"mkdir -p {run}/checkpoints; touch {run}/checkpoints/step-$RANDOM$RANDOM;" if saves else ""
+    save = f"mkdir -p {run}/checkpoints; touch {run}/checkpoints/{saves}.pt;" if saves else ""
     played = (
         f"srun() {{ {save} return {code}; }}\nsqueue() {{ echo {state}; }}\n"
-        'scontrol() { echo "asked: $*"; }\nSLURM_JOB_ID=12\n'
+        'scontrol() { echo "asked: $*"; }\n'
+        f"SLURM_JOB_ID=12\nSECONDS={seconds}\n"
     )
     for _ in range(times):
         done = subprocess.run(["bash", "-c", played + text], capture_output=True, text=True, check=False)
@@ -210,8 +211,23 @@ def test_a_job_that_saves_something_new_each_time_is_queued_again_however_often(
     script: Callable[..., str], place: Path
 ) -> None:
     text = script(command=("train", "--out", "run"))
-    assert "asked: requeue 12" in ended(75, saves=True, times=8, text=text, place=place)
+    assert "asked: requeue 12" in ended(75, saves="step-$RANDOM$RANDOM-abc", times=8, text=text, place=place)
     assert "asked: requeue 12" in ended(75, times=4, text=text, place=place)
     last = ended(75, text=text, place=place)
     assert not any(re.match("asked", line) for line in last)
     assert last[-2].startswith("stopped 5 times in a row")
+
+
+def test_the_same_step_saved_again_is_no_progress_however_long_it_took(script: Callable[..., str], place: Path) -> None:
+    text = script(command=("train", "--out", "run"))
+    again = {"saves": "step-00000016-$RANDOM", "seconds": 3600}
+    assert "asked: requeue 12" in ended(75, times=5, text=text, place=place, **again)
+    assert ended(75, text=text, place=place, **again)[-2].startswith("stopped 5 times in a row")
+
+
+def test_where_there_are_no_checkpoints_ten_minutes_and_a_word_that_it_saved_are_progress(
+    script: Callable[..., str], place: Path
+) -> None:
+    text = script("--array", "2", command=("similarity", "a", "b", "--out", "run"))
+    assert "asked: requeue _" in ended(75, seconds=700, times=8, text=text, place=place)
+    assert ended(138, seconds=700, times=5, text=text, place=place)[-2].startswith("stopped 5 times in a row")

@@ -24,8 +24,8 @@ def submit(options: SubmitOptions, console: Console) -> None:
     The command is tried with --dry-run first. Its run folder is made now, and holds the job file, a copy of the
     --config file and the log in slurm/. Slurm starts one process a GPU for commands that train. SIGUSR1 comes --signal
     seconds before the time limit, SIGTERM when the job is preempted: the command saves, ends with 75, and the job is
-    queued again under its number; not after scancel, and not when it was stopped five times in a row, each time within
-    ten minutes, without a new checkpoint.
+    queued again under its number; not after scancel, and not when it was stopped five times in a row without getting
+    anywhere: no new checkpoint, or for commands that keep none, not ten minutes of work.
     """
     from vtk_cli.slurm.submission import submit as submit_command
 

@@ -21,7 +21,7 @@ from vtk_cli.slurm.options import JobOptions
 FRUITLESS_ATTEMPTS = 5
 """A job that was asked to stop so often in a row before it had saved anything new is not queued again."""
 FRUITFUL_S = 600
-"""An attempt so long has done something, also where its command keeps no checkpoints."""
+"""An attempt so long that ends with 75 has saved something, where its command keeps no checkpoints."""
 LAST_WORDS_S = 600
 """How long the other processes of a step have when one has ended: a process that died leaves the others waiting."""
 
@@ -142,8 +142,8 @@ class JobFile:
         yield 'attempts="$run/slurm/fruitless-$job"'
         yield 'mkdir -p "$run/slurm" || exit 1'
         yield ""
-        yield "# Every state that the command has saved."
-        yield "saved() { find \"$run\" -path '*/checkpoints/*' 2>/dev/null | sort | cksum; }"
+        yield "# How far the trainings in the run folder have come; nothing where there is none."
+        yield "saved() { find \"$run\" -path '*/checkpoints/step-*' | sed 's/\\(step-[0-9]*\\).*/\\1/' | sort -u; }"
         yield ""
         yield 'before="$(saved)"'
         yield from self._step()
@@ -160,8 +160,12 @@ esac
 # A job that scancel has ended must not come back.
 if [ "$(squeue --noheader --format=%T --jobs="$job")" != RUNNING ]; then exit "$code"; fi
 # Nor one that is stopped again and again before it gets anywhere.
-if [ "$(saved)" != "$before" ] || [ "$SECONDS" -ge {FRUITFUL_S} ]; then rm -f "$attempts"
-else echo "$code" >> "$attempts"; fi
+after="$(saved)"
+if [ "$after" != "$before" ] || {{ [ -z "$after" ] && [ "$code" = 75 ] && [ "$SECONDS" -ge {FRUITFUL_S} ]; }}; then
+  rm -f "$attempts"
+else
+  echo "$code" >> "$attempts"
+fi
 if [ -f "$attempts" ] && [ "$(wc -l < "$attempts")" -ge {FRUITLESS_ATTEMPTS} ]; then
   echo "stopped {FRUITLESS_ATTEMPTS} times in a row before anything new was saved: not queued again" >&2
   rm -f "$attempts"
