@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.command_line import Said
-from tests.prune.conftest import TINY
+from tests.prune.conftest import TINY, Prune
 from tests.shared_runs import run_together
 from vtk_cli.app import main
 
@@ -26,6 +26,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "dense": (*SEARCH, "--algo", "dense", "--moment-avg", "none", "--weights-lr", "5e-5"),
 }
 
+TOGETHER: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{name: (name, ()) for name in CASES},
+    "dense, in parts": ("dense", ("--parallel", "fsdp")),
+}
+"""What two processes run, beside which run of one."""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, prune_cache: Path) -> tuple[Path, dict[str, list[Said]]]:
@@ -36,9 +42,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prune_cache: Path) -> tuple[P
         patch.setenv("VTK_CACHE", str(prune_cache))
         for name, command in CASES.items():
             assert main(["prune", "run", *command, "-q", "--json", "--out", f"{name}, one"]) == 0
-    together = [["prune", "run", *command, "--json", "--out", f"{name}, two"] for name, command in CASES.items()]
+    together = [
+        ["prune", "run", *CASES[alone], *further, "--json", "--out", f"{name}, two"]
+        for name, (alone, further) in TOGETHER.items()
+    ]
     said = run_together(together, folder=root, cache=prune_cache, preload="vtk_cli.prune.job")
-    return root, dict(zip(CASES, said, strict=True))
+    return root, dict(zip(TOGETHER, said, strict=True))
 
 
 def state_of(run: Path) -> dict[str, Any]:
@@ -47,11 +56,17 @@ def state_of(run: Path) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize("name", CASES)
+def numbers(quality: dict[str, Any]) -> dict[str, float]:
+    """The measured numbers of a run."""
+    found = {name: value["mean"] if isinstance(value, dict) else value for name, value in quality.items()}
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
 def test_two_processes_come_to_the_scores_of_one(runs: tuple[Path, dict[str, list[Said]]], name: str) -> None:
     root, said = runs
     assert [one.code for one in said[name]] == [0, 0], said[name]
-    one, two = (state_of(root / f"{name}, {count}") for count in ("one", "two"))
+    one, two = state_of(root / f"{TOGETHER[name][0]}, one"), state_of(root / f"{name}, two")
     assert one.keys() == two.keys()
     for key, value in one.items():
         if value.is_floating_point():
@@ -66,7 +81,7 @@ def test_the_ticket_and_what_is_measured_are_those_of_one(runs: tuple[Path, dict
     for name in CASES:
         one, two = (json.loads((root / f"{name}, {count}" / "summary.json").read_text()) for count in ("one", "two"))
         assert one["kept"] == two["kept"]
-        assert one["quality"] == pytest.approx(two["quality"], rel=1e-3)
+        assert numbers(one["quality"]) == pytest.approx(numbers(two["quality"]), rel=1e-3)
         assert two == said[name][0].object
         assert said[name][1].out == ""
 
@@ -75,3 +90,12 @@ def test_each_baseline_is_made_once_and_is_that_of_one_process(runs: tuple[Path,
     root, _ = runs
     one, two = (json.loads((root / f"edge-popup, {count}" / "summary.json").read_text()) for count in ("one", "two"))
     assert one["baselines"] == two["baselines"]
+
+
+def test_scores_that_are_compared_over_all_layers_are_not_held_in_parts(prune: Prune) -> None:
+    for algorithm in ("edge-popup", "gem-miner", "imp"):
+        refused = prune("run", *SEARCH, "--algo", algorithm, "--nproc", "2", "--parallel", "fsdp", "--dry-run")
+        assert refused.code == 2
+        assert "chooses among all weights at once" in refused.err
+    plan = prune("run", *SEARCH, "--nproc", "2", "--dry-run", "--json").object
+    assert plan["processes"] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vtk_cli.console import Console
+from vtk_cli.engine.launch import launched
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import add_command, new_app
 from vtk_cli.search.verb_options import (
@@ -108,7 +109,7 @@ app = new_app()
 add_command(
     app,
     SearchOptions,
-    run,
+    launched(run),
     name="run",
     epilog="Examples:  vtk search run   ·   vtk search run --max-flops 0.2M --score loss   ·  "
     " vtk search run torch/cifar10 --space darts --form cifar --max-flops 600M",
@@ -116,7 +117,7 @@ add_command(
 add_command(
     app,
     ImportOptions,
-    supernet,
+    launched(supernet),
     name="supernet",
     epilog="Examples:  vtk search supernet   ·   vtk search supernet torch/cifar10 --space nasbench201   ·  "
     " vtk search supernet torch/cifar100 --space darts --weights checkpoint_epoch_250.pth.tar",
@@ -140,7 +141,7 @@ add_command(
 add_command(
     app,
     RetrainVerbOptions,
-    retrain,
+    launched(retrain),
     name="retrain",
     epilog="Examples:  vtk search retrain '3 2 3' --space digits-mini   ·  "
     " vtk search retrain genas-flatness-cifar100 imagenet/ --fit-width 600M",

@@ -28,7 +28,7 @@ from vtk_cli.search.evolution_stage import Budget, budget_of, evolve
 from vtk_cli.search.measuring import candidates_of, result_store
 from vtk_cli.search.options import StoreOptions
 from vtk_cli.search.outcome import ARCHITECTURE, Outcome, conclude
-from vtk_cli.search.plan import search_rows, show_plan, supernet_rows
+from vtk_cli.search.plan import require_whole_weights, search_rows, show_plan, supernet_rows
 from vtk_cli.search.retraining import Retrained, retrain
 from vtk_cli.search.scored import Scores
 from vtk_cli.search.supernet_file import SupernetRun, open_supernet
@@ -39,7 +39,7 @@ from vtk_cli.search.winner import Winner, check_retraining, retraining_of, winne
 
 RETRAINED = "retrained"
 """The folder of the winner's training, in that of the run."""
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "score-batch-size", "generations"} | {
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "score-batch-size", "generations", "parallel"} | {
     flag_name(name) for name in set(option_fields(StoreOptions)) - {"seed", "out"}
 }
 """Options that may differ when a run goes on: what was computed before stays true."""
@@ -53,21 +53,22 @@ def search(options: SearchOptions, console: Console) -> ExitCode:
         JobError: a loss is not finite, or the disk is full; what was finished stays.
         Preempted, KeyboardInterrupt: a signal came; the state is saved.
     """
-    with join_world(options.device) as world:
+    with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
+        require_whole_weights(options, world)
         prepared = prepare(options, face)
         _check_devices(options, world)
         check_retraining(options, prepared.space)
         budget = budget_of(options, prepared.space, prepared.shape, world.device, result_store(options.store))
         budget.check(options.seed)
         if options.dry_run:
-            rows = [*supernet_rows(options, prepared), *search_rows(options, budget)]
+            rows = [*supernet_rows(options, prepared, world), *search_rows(options, budget)]
             world.on_main(lambda: show_plan(rows, options.as_config(), face))
             return ExitCode.DONE
         budget.check_latency(options.seed)
         name = f"{options.data_name}-{prepared.space.name}"
         with shared_run(world, "search run", name, options, face, may_change=_MAY_CHANGE) as run:
-            supernet = train_supernet(options, prepared, run.path, world, face)
+            supernet = train_supernet(options, prepared, run.path, world, face, sync_bn=options.sync_bn)
             evolving = _evolving(options, supernet)
             evolution, scores = _searched(evolving, supernet, budget, run.path, world=world, console=face)
             winner = winner_of(scores, supernet, fit_width=options.fit_width)
@@ -83,17 +84,18 @@ def supernet_alone(options: ImportOptions, console: Console) -> ExitCode:
     Raises:
         UserError, JobError, Preempted, KeyboardInterrupt: see `search`.
     """
-    with join_world(options.device) as world:
+    with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
+        require_whole_weights(options, world)
         prepared = prepare(options, face)
         if options.dry_run:
-            world.on_main(lambda: show_plan(supernet_rows(options, prepared), options.as_config(), face))
+            world.on_main(lambda: show_plan(supernet_rows(options, prepared, world), options.as_config(), face))
             return ExitCode.DONE
         name = f"{options.data_name}-{prepared.space.name}"
         with shared_run(world, "search supernet", name, options, face, may_change=_MAY_CHANGE) as run:
             if options.weights is not None:
                 world.on_main(lambda: take_over(options, prepared, run.path, face))
-            supernet = train_supernet(options, prepared, run.path, world, face)
+            supernet = train_supernet(options, prepared, run.path, world, face, sync_bn=options.sync_bn)
             world.on_main(lambda: _tell_supernet(supernet, run, face))
     return ExitCode.DONE
 
@@ -176,7 +178,9 @@ def _retrained(options: SearchOptions, winner: Winner, run: RunFolder, world: Wo
     space, place = winner.architecture.space, RunFolder.follow(run.path / RETRAINED)
     genes, training = winner.architecture.genes, retraining_of(options, winner)
     world.on_main(lambda: _make_room(place.path, winner))
-    return retrain(training, space, genes, winner.shape, world=world, console=console, run=place)
+    return retrain(
+        training, space, genes, winner.shape, world=world, console=console, run=place, sync_bn=options.sync_bn
+    )
 
 
 def _make_room(folder: Path, winner: Winner) -> None:

@@ -55,16 +55,16 @@ class NetworkBatches:
 
     def epoch(self, epoch: int, start: int) -> Iterator[tuple[Any, ...]]:
         """The batches of an epoch from number `start` on, each `(indices, images, targets)`."""
-        own = sample_seed(self._seed, self._world.rank, _AUGMENT)
+        own = sample_seed(self._seed, 0, _AUGMENT)  # all processes draw for the whole batch
         for place, (indices, images, targets) in enumerate(self._batches.epoch(epoch, start), start):
             generator = torch.Generator().manual_seed(sample_seed(own, epoch, place))
             seen = self._ready(images.to(self._world.device, non_blocking=True), generator)
             yield indices, seen, targets.to(self._world.device, non_blocking=True)
 
     def _ready(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        done = self._augmentation
-        coloured = done.lit(done.moved(images, generator).float() / 255, generator)
-        return done.holed(self._pixels.seen(coloured), generator)
+        done, share = self._augmentation, (self._world.rank, self._world.size)
+        coloured = done.lit(done.moved(images, generator, share).float() / 255, generator, share)
+        return done.holed(self._pixels.seen(coloured), generator, share)
 
     def close(self) -> None:
         """End the worker processes, where there are any."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vtk_cli.console import Console
+from vtk_cli.engine.distributed import World
+from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.process_plan import process_plan
+from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.cost import in_millions
 from vtk_cli.search.evolution_stage import Budget
 from vtk_cli.search.judgement import Judgement
-from vtk_cli.search.options import SupernetOptions
 from vtk_cli.search.supernet_stage import Prepared
-from vtk_cli.search.verb_options import EvolveOptions, SearchOptions
+from vtk_cli.search.verb_options import EvolveOptions, ImportOptions, SearchOptions
 
 Rows = list[tuple[str, str]]
 
@@ -21,14 +24,39 @@ def show_plan(rows: Rows, config: Mapping[str, object], console: Console) -> Non
     console.emit({**{name.replace(" ", "_"): value for name, value in rows}, "config": dict(config)})
 
 
-def supernet_rows(options: SupernetOptions, prepared: Prepared) -> Rows:
-    """Of the training of a supernet."""
+def supernet_rows(options: SearchOptions | ImportOptions, prepared: Prepared, world: World) -> Rows:
+    """Of the training of a supernet.
+
+    Raises:
+        UserError: the processes cannot share a batch equally.
+    """
     halves, space = prepared.images.halves, prepared.space
     return [
         ("space", f"{space.name}, {space.size:,} architectures"),
         ("images", f"{len(halves.train):,} to train on, {len(halves.valid):,} to judge on, {prepared.images.size} px"),
         ("supernet", f"{options.epochs} epochs of batches of {options.batch_size}, paths: {options.sampler}"),
+        *process_rows(options, world, options.batch_size),
     ]
+
+
+def process_rows(options: ParallelOptions, world: World, batch_size: int) -> Rows:
+    """How many processes there are, what of a batch each gets, and what each holds.
+
+    Raises:
+        UserError: they cannot share a batch equally.
+    """
+    return [(name.replace("_", " "), str(value)) for name, value in process_plan(options, world, batch_size).items()]
+
+
+def require_whole_weights(options: ParallelOptions, world: World) -> None:
+    """Refuse a supernet in parts.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    if options.parallel == "fsdp" and (world.size > 1 or (options.nproc or 1) > 1):
+        what = "a step of a supernet uses the weights of a few paths and must leave the others alone"
+        raise UserError(f"{what}, which weights in parts do not allow", "--parallel fsdp", "leave it out")
 
 
 def search_rows(options: SearchOptions | EvolveOptions, budget: Budget) -> Rows:

@@ -6,7 +6,7 @@ import shlex
 import sys
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import join_world, shared_run
+from vtk_cli.engine.distributed import World, join_world, shared_run
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import ExitCode
 from vtk_cli.models.spaces.architecture import Architecture, write_architecture
@@ -17,13 +17,13 @@ from vtk_cli.reports.training import Panel, draw_training
 from vtk_cli.search.drawing import draw_architecture
 from vtk_cli.search.images import open_search_images
 from vtk_cli.search.outcome import ARCHITECTURE, PAGE
-from vtk_cli.search.plan import show_plan
+from vtk_cli.search.plan import process_rows, show_plan
 from vtk_cli.search.retraining import Retrained, retrain
 from vtk_cli.search.showing import named_architecture
 from vtk_cli.search.verb_options import RetrainVerbOptions
 from vtk_cli.search.winner import fitted
 
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds"}
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "parallel"}
 PANELS = (
     Panel("training loss", {"loss": "training"}, best=-1),
     Panel("validation top-1, %", {"top1": "top-1", "ema_top1": "averaged"}, best=1, factor=100),
@@ -40,16 +40,18 @@ def retrain_architecture(options: RetrainVerbOptions, console: Console) -> ExitC
         Preempted, KeyboardInterrupt: a signal came; the state is saved.
     """
     architecture = named_architecture(options.architecture, options.space)
-    with join_world(options.device) as world:
+    with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
         shape = _shape(options, architecture, face)
         if options.dry_run:
-            world.on_main(lambda: show_plan(_plan(options, architecture, shape), options.as_config(), face))
+            world.on_main(lambda: show_plan(_plan(options, architecture, shape, world), options.as_config(), face))
             return ExitCode.DONE
         name = f"{options.data_name}-{architecture.space.name}"
         with shared_run(world, "search retrain", name, options, face, may_change=_MAY_CHANGE) as run:
             space, genes = architecture.space, architecture.genes
-            retrained = retrain(options, space, genes, shape, world=world, console=face, run=run)
+            retrained = retrain(
+                options, space, genes, shape, world=world, console=face, run=run, sync_bn=options.sync_bn
+            )
             world.on_main(lambda: _conclude(options, architecture, shape, retrained, run=run, console=face))
     return ExitCode.DONE
 
@@ -68,12 +70,13 @@ def _shape(options: RetrainVerbOptions, architecture: Architecture, console: Con
     return fitted(architecture.space, architecture.genes, shape, options.fit_width)
 
 
-def _plan(options: RetrainVerbOptions, architecture: Architecture, shape: Shape) -> list[tuple[str, str]]:
+def _plan(options: RetrainVerbOptions, architecture: Architecture, shape: Shape, world: World) -> list[tuple[str, str]]:
     cost = architecture.space.cost(architecture.genes, shape)
     return [
         ("architecture", architecture.space.format(architecture.genes)),
         ("network", f"{shape.form}, {in_millions(cost.macs)} multiply-accumulates, {in_millions(cost.params)} weights"),
         ("training", f"{options.epochs} epochs of batches of {options.batch_size} ({options.recipe})"),
+        *process_rows(options, world, options.batch_size),
     ]
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.console import Console
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
+from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import Batches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, Scheduler
@@ -42,21 +44,20 @@ class RetrainObjective:
     In epoch e of E an edge's output is dropped with the chance `drop_path` e / E (arXiv 1806.09055).
 
     Args:
-        network: the one that is trained, not wrapped.
         options: of the training.
-        idle: parameters that no output depends on; several processes wait for a gradient of each.
     """
 
-    def __init__(self, network: StandAlone, options: RetrainOptions, idle: tuple[nn.Parameter, ...] = ()) -> None:
-        self._network, self._options, self._idle = network, options, idle
+    def __init__(self, options: RetrainOptions) -> None:
+        self._options = options
 
     def __call__(self, model: nn.Module, batch: Any, clock: Clock) -> Tensor:
-        """The mean loss of a batch `(indices, images, targets)`."""
+        """The mean loss of a batch `(indices, images, targets)`; `model`: a `StandAlone`, perhaps wrapped."""
         options = self._options
         _, images, targets = batch
         if options.drop_path:
             rising = options.drop_path * clock.epoch / options.epochs
-            set_drop_path: Any = self._network.set_drop_path
+            network = model.module if isinstance(model, DistributedDataParallel) else model
+            set_drop_path: Any = network.set_drop_path
             set_drop_path(rising)
         answer = model(images)
         logits, second = answer if isinstance(answer, tuple) else (answer, None)
@@ -64,8 +65,6 @@ class RetrainObjective:
         if second is not None:
             beside = F.cross_entropy(second.float(), targets, label_smoothing=options.smoothing)
             loss = loss + options.auxiliary * beside
-        for parameter in self._idle:
-            loss = loss + 0.0 * parameter.sum()
         return loss
 
 
@@ -150,9 +149,16 @@ class _OfGrey(nn.Module):
 
 
 def prepare_retraining(
-    options: RetrainOptions, space: Space, genes: Genes, shape: Shape, *, world: World, console: Console
+    options: RetrainOptions,
+    space: Space,
+    genes: Genes,
+    shape: Shape,
+    *,
+    world: World,
+    console: Console,
+    sync_bn: bool = False,
 ) -> Retraining:
-    """Build everything; the same seed builds the same.
+    """Build everything; the same seed builds the same. `sync_bn`: batch normalisation over all processes.
 
     Raises:
         UserError: options, images and architecture do not go together.
@@ -178,8 +184,12 @@ def prepare_retraining(
     network = space.network(genes, shape, drop_path=options.drop_path, auxiliary=options.auxiliary > 0)
     idle = idle_parameters(network, space.input_channels, shape.resolution) if world.size > 1 else ()
     network.to(world.device)
+    if sync_bn and world.size > 1:
+        synchronise_batch_norm(network)
     batches = training_batches(images, options, world=world, console=console, part="whole")
     optimizer, scheduler = _optimizer(options, network, -(-batches.steps_per_epoch // options.accumulate))
+    for parameter in idle:  # several processes would wait for a gradient of each
+        parameter.requires_grad_(False)  # noqa: FBT003 - its name is not the one in torch's stubs
     return Retraining(
         options,
         space,
@@ -187,7 +197,7 @@ def prepare_retraining(
         shape,
         images,
         network,
-        RetrainObjective(network, options, idle),
+        RetrainObjective(options),
         batches,
         optimizer,
         scheduler,

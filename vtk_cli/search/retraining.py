@@ -86,6 +86,7 @@ def retrain(
     world: World,
     console: Console,
     run: RunFolder,
+    sync_bn: bool = False,
 ) -> Retrained:
     """Train the network of an architecture from scratch, or go on with a training that was interrupted.
 
@@ -97,13 +98,14 @@ def retrain(
         world: this process among the others.
         console: shows the progress.
         run: the folder where checkpoints, `metrics.jsonl` and weights go.
+        sync_bn: batch normalisation over all processes.
 
     Raises:
         UserError: options, images and architecture do not go together.
         JobError: the loss is not finite, or the disk is full; the last checkpoint stays.
         Preempted, KeyboardInterrupt: a signal came; the state is saved.
     """
-    training = prepare_retraining(options, space, genes, shape, world=world, console=console)
+    training = prepare_retraining(options, space, genes, shape, world=world, console=console, sync_bn=sync_bn)
     best = BestWeights(run.path / BEST, "top1", training.save)
     validation = training.validation
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vtk_cli.console import Console
+from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import Batches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, fit
@@ -82,7 +83,13 @@ def path_sampler(options: SupernetOptions, space: Space, shape: Shape) -> PathSa
 
 
 def train_supernet(
-    options: SupernetOptions, prepared: Prepared, folder: Path, world: World, console: Console
+    options: SupernetOptions,
+    prepared: Prepared,
+    folder: Path,
+    world: World,
+    console: Console,
+    *,
+    sync_bn: bool = False,
 ) -> SupernetRun:
     """Train the supernet of a run, go on with its training, or find it trained.
 
@@ -92,6 +99,7 @@ def train_supernet(
         folder: of the run.
         world: this process among the others.
         console: shows the progress.
+        sync_bn: batch normalisation over all processes.
 
     Raises:
         JobError: the loss is not finite, or the disk is full.
@@ -106,6 +114,8 @@ def train_supernet(
     supernet = prepared.space.supernet(prepared.shape)
     place = folder / FOLDER
     world.on_main(lambda: _begin(prepared, supernet, place))
+    if sync_bn and world.size > 1:
+        synchronise_batch_norm(supernet)
     batches = _batches(options, prepared.images, world, console)
     optimizer = sgd(
         supernet.to(world.device),

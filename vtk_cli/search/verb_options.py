@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtk_cli.data.options import DIGITS
+from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.architecture import parse_architecture
 from vtk_cli.models.spaces.catalog import RELEASED, SPACES
@@ -50,7 +51,7 @@ def _complete_space(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(SupernetOptions, ScoreOptions, LimitOptions, EvolutionOptions, StoreOptions):
+class SearchOptions(SupernetOptions, ScoreOptions, LimitOptions, EvolutionOptions, StoreOptions, ParallelOptions):
     """All options of `vtk search run`: the supernet's, the scores', the search's, and how to re-train."""
 
     retrain: bool = option(True, "Train the winner by itself at the end, from scratch.", panel="Re-training")
@@ -79,7 +80,7 @@ class SearchOptions(SupernetOptions, ScoreOptions, LimitOptions, EvolutionOption
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportOptions(SupernetOptions):
+class ImportOptions(SupernetOptions, ParallelOptions):
     """All options of `vtk search supernet`."""
 
     weights: Path | None = option(
@@ -229,7 +230,7 @@ class SpacesOptions(SpeechOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainVerbOptions(_NetworkOptions, RetrainOptions):
+class RetrainVerbOptions(_NetworkOptions, RetrainOptions, ParallelOptions):
     """All options of `vtk search retrain`."""
 
     @classmethod
