@@ -1,0 +1,67 @@
+"""The README's chapter on clusters: every command in it runs, and job files have the lines that are shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vtk_cli.app import main
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+CHAPTER = README[README.index("## From a laptop to a cluster") : README.index("## What a run leaves")]
+JOBS = re.findall(r"```console\n\$ (.*?[^\\])\n(.*?)```", CHAPTER, re.DOTALL)
+(WAYS,) = re.findall(r"```bash\n(.*?)```", CHAPTER, re.DOTALL)
+SMALL = ["--images-per-class", "10", "--epochs", "1", "--batch-size", "20", "--device", "cpu", "--json", "--quiet"]
+
+
+def words_of(line):
+    return shlex.split(line.replace("\\\n", " "), comments=True)
+
+
+def test_the_chapter_shows_five_job_files_and_four_ways():
+    assert len(JOBS) == 5
+    assert [words_of(line)[0] for line in WAYS.splitlines()] == ["vtk", "vtk", "torchrun", "vtk"]
+
+
+@pytest.mark.parametrize(("command", "shown"), JOBS, ids=[words_of(command)[3] for command, _ in JOBS])
+def test_a_job_file_has_the_lines_that_the_readme_shows_in_their_order(command, shown, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = words_of(command)
+    assert (program, arguments[:2]) == ("vtk", ["slurm", "script"])
+    assert main(arguments) == 0
+    made = iter(capsys.readouterr().out.splitlines())
+    for line in shown.splitlines():
+        assert line in made, line  # consumes what comes before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", WAYS.splitlines()[:3])
+def test_each_way_trains_the_digits_by_the_processes_it_says(line, tmp_path, monkeypatch):
+    """As it stands in the README, but for the images: two processes in place of eight, on a CPU."""
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = (word for word in words_of(line) if word != "imagenet/")
+    count = 2 if "8" in arguments else 1
+    arguments = ["2" if word == "8" else word for word in arguments]
+    start = {"vtk": ["-m", "vtk_cli"], "torchrun": ["-m", "torch.distributed.run", "--standalone"]}[program]
+    done = subprocess.run(
+        [sys.executable, *start, *arguments, *SMALL], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["processes"], summary["updates"], summary["folder"]) == (count, 5, "run")
+    assert Path("run", "model.safetensors").exists()
+
+
+def test_what_is_submitted_is_a_job_of_as_many_processes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, slurm, submit, *arguments = words_of(WAYS.splitlines()[3])
+    assert (slurm, submit) == ("slurm", "submit")
+    assert main(["slurm", "script", *arguments]) == 0
+    made = capsys.readouterr().out.splitlines()
+    assert {"#SBATCH --nodes=4", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8"} <= set(made)
