@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import Abort, TyperException
 
 from vtk_cli import __version__
-from vtk_cli.engine.launch import Program, program
+from vtk_cli.engine.program import Program, program
 from vtk_cli.errors import ExitCode, PeerLost, VtkError
 
 SUBCOMMANDS = {

@@ -6,73 +6,18 @@ Nothing here imports torch before there are several processes.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from vtk_cli.console import Console
 from vtk_cli.engine.launchers import is_launched
 from vtk_cli.engine.parallel_options import ProcessOptions
+from vtk_cli.engine.program import Program, running_program
 from vtk_cli.errors import ExitCode
-
-if TYPE_CHECKING:
-    from torch._C._distributed_c10d import Store
 
 OptionsType = TypeVar("OptionsType", bound=ProcessOptions)
 Run = Callable[[OptionsType, Console], ExitCode | None]
-
-
-class Program:
-    """This process's own words, and where it meets the others that run the same ones.
-
-    Args:
-        arguments: of the command line, without the program's name.
-    """
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self.arguments = tuple(arguments)
-        self._store: Store | None = None
-
-    def meet_others(self) -> None:
-        """Wait for the other processes, to complain with one voice from now on.
-
-        Raises:
-            JobError: the first process cannot be reached.
-        """
-        from vtk_cli.engine.meeting import meet
-
-        self._store = meet()
-
-    def complain(self, text: str, *, of_loss: bool = False) -> None:
-        """Say on stderr why the command failed; of several processes that say the same, one does.
-
-        Args:
-            text: one line.
-            of_loss: whether the reason is that another process has ended.
-        """
-        if is_launched():
-            from vtk_cli.engine.one_voice import complain
-
-            complain(text, self._store, of_loss=of_loss)
-        else:
-            Console().error(text)
-
-
-_PROGRAM: ContextVar[Program] = ContextVar("program")
-
-
-@contextmanager
-def program(arguments: Sequence[str]) -> Iterator[Program]:
-    """The program with these arguments, which `launched` starts again or finds others of."""
-    running = Program(arguments)
-    token = _PROGRAM.set(running)
-    try:
-        yield running
-    finally:
-        _PROGRAM.reset(token)
 
 
 def launched(run: Run[OptionsType]) -> Run[OptionsType]:
@@ -88,7 +33,7 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
 
     @wraps(run)
     def start(options: OptionsType, console: Console) -> ExitCode | None:
-        this = _PROGRAM.get(None) or Program(sys.argv[1:])
+        this = running_program()
         if is_launched():
             return _run_among_others(run, options, console, this)
         if options.nproc is None or options.nproc == 1:

@@ -1,0 +1,73 @@
+"""The program that runs: its own words, and the others that run the same ones beside it.
+
+Nothing here imports torch before there are several processes, nor the options, which every subcommand imports.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from vtk_cli.console import Console
+from vtk_cli.engine.launchers import is_launched
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+
+class Program:
+    """This process's own words, and where it meets the others that run the same ones.
+
+    Args:
+        arguments: of the command line, without the program's name.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.arguments = tuple(arguments)
+        self._store: Store | None = None
+
+    def meet_others(self) -> None:
+        """Wait for the other processes, to complain with one voice from now on.
+
+        Raises:
+            JobError: the first process cannot be reached.
+        """
+        from vtk_cli.engine.meeting import meet
+
+        self._store = meet()
+
+    def complain(self, text: str, *, of_loss: bool = False) -> None:
+        """Say on stderr why the command failed; of several processes that say the same, one does.
+
+        Args:
+            text: one line.
+            of_loss: whether the reason is that another process has ended.
+        """
+        if is_launched():
+            from vtk_cli.engine.one_voice import complain
+
+            complain(text, self._store, of_loss=of_loss)
+        else:
+            Console().error(text)
+
+
+_PROGRAM: ContextVar[Program] = ContextVar("program")
+
+
+@contextmanager
+def program(arguments: Sequence[str]) -> Iterator[Program]:
+    """The program with these arguments, which `--nproc` starts again."""
+    running = Program(arguments)
+    token = _PROGRAM.set(running)
+    try:
+        yield running
+    finally:
+        _PROGRAM.reset(token)
+
+
+def running_program() -> Program:
+    """The program whose work this is."""
+    return _PROGRAM.get(None) or Program(sys.argv[1:])
