@@ -21,6 +21,7 @@ from vtk_cli.adapt.trials import Arm, Trials
 from vtk_cli.console import Console
 from vtk_cli.engine.results import Result
 from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
@@ -41,15 +42,9 @@ _WAYS: tuple[tuple[RecipeName, str], ...] = (
 def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.device, console: Console) -> Proof:
     """Simulate every way from every seed (finished runs are kept in the cache) and judge the claims."""
     options = options_of(device, smallest=smallest)
-    trials = Trials(options, cache_folder() / "proof-adapt", console)
-    tuning_seed = next(seed for seed in range(TUNING_SEED, TUNING_SEED + len(seeds) + 1) if seed not in seeds)
-    tuned = _work(trials, [_arm("joint", "random", tuning_seed, rate) for rate in RATES], "tuning", console)
-    ends = {rate: _last(one) for rate, one in zip(RATES, tuned, strict=True)}
-    rate = max(RATES, key=lambda one: ends[one])
-    arms = [_arm(recipe, query, seed, rate) for seed in seeds for recipe, query in _WAYS]
-    found: dict[str, list[Result]] = {}
-    for one in _work(trials, arms, "runs", console):
-        found.setdefault(f"{one['recipe']} / {one['query']}", []).append({**one, "way": _name(one)})
+    tuning_seed = _tuning_seed(seeds)
+    ends, found = work(seeds, smallest=smallest, device=device, console=console)
+    rate = _best(ends)
     results = [one for each in found.values() for one in each]
     picture = draw_comparison(
         plots / "accuracy", results, "acc_test", subtitle=f"digits to digits-m, seeds {', '.join(map(str, seeds))}"
@@ -78,6 +73,33 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     )
 
 
+def work(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> tuple[dict[float, float], dict[str, list[Result]]]:
+    """All runs, those of `share` first: the ends of the tuning by learning rate, then every way, a result a seed.
+
+    What does not wait for the tuning is made while other processes are at it.
+    """
+    trials = Trials(options_of(device, smallest=smallest), cache_folder() / "proof-adapt", console)
+    tuning = [_arm("joint", "random", _tuning_seed(seeds), rate) for rate in RATES]
+    free = [_arm(recipe, query, seed, 0) for seed in seeds for recipe, query in _WAYS if recipe != "joint"]
+    tuned = _work(trials, [*tuning, *free], "tuning, and ways without it", console, share)[: len(tuning)]
+    ends = {rate: _last(one) for rate, one in zip(RATES, tuned, strict=True)}
+    arms = [_arm(recipe, query, seed, _best(ends)) for seed in seeds for recipe, query in _WAYS]
+    found: dict[str, list[Result]] = {}
+    for one in _work(trials, arms, "runs", console, share):
+        found.setdefault(f"{one['recipe']} / {one['query']}", []).append({**one, "way": _name(one)})
+    return ends, found
+
+
+def _tuning_seed(seeds: Sequence[int]) -> int:
+    return next(seed for seed in range(TUNING_SEED, TUNING_SEED + len(seeds) + 1) if seed not in seeds)
+
+
+def _best(ends: Mapping[float, float]) -> float:
+    return max(RATES, key=lambda rate: ends[rate])
+
+
 def options_of(device: torch.device, *, smallest: bool) -> AdaptOptions:
     """The preset for digits; the smallest makes a few steps in one round."""
     options = AdaptOptions(**PRESETS["digits"], preset="digits", device=device.type, checkpoint_seconds=3600.0)
@@ -90,9 +112,13 @@ def _arm(recipe: RecipeName, query: str, seed: int, rate: float) -> Arm:
     return Arm(recipe, query, seed, BUDGET, (("joint_lr", rate),) if recipe == "joint" else ())
 
 
-def _work(trials: Trials, arms: Sequence[Arm], what: str, console: Console) -> list[Result]:
+def _work(trials: Trials, arms: Sequence[Arm], what: str, console: Console, share: Share) -> list[Result]:
     with stop_requests() as stop, console.progress(what, len(arms)) as progress:
-        return trials.results(arms, stop, lambda arm, result: progress.advance(1, f"{arm.way}: {_last(result):.1f}"))
+
+        def tell(arm: Arm, result: Result) -> None:
+            progress.advance(1, f"{arm.way}: {_last(result):.1f}")
+
+        return trials.results(arms, stop, tell, share)
 
 
 def _name(result: Result) -> str:

@@ -7,8 +7,6 @@ measured on 200 others, from several seeds. One longer run, with masks, shows wh
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +30,9 @@ from vtk_cli.detect.recipes import RECIPES
 from vtk_cli.detect.report import Measured
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
-from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json
+from vtk_cli.engine.result_folders import ResultFolders
+from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.files import cache_folder, content_key
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
@@ -43,7 +43,7 @@ NECK_FREE, VIDT, PLUS = "vidt-neck-free-micro", "vidt-micro", "vidt-plus-micro"
 ARMS = {NECK_FREE: "neck-free", VIDT: "ViDT", PLUS: "ViDT+"}
 """Detector -> its name in tables."""
 LEAST_GAIN = 0.05
-_RESULT, _FOUND = "result.json", "results.json"
+_FOUND = "results.json"
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,10 @@ class Result:
 def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.device, console: Console) -> Proof:
     """Train every arm from every seed, and the longer run from the first; the machinery alone if `smallest`."""
     scale = SMALLEST if smallest else FULL
-    scenes = open_embedded(SCENES, console, train=scale.train, val=scale.val)
     seeds = seeds[:1] if smallest else seeds
-    results = {
-        name: [trained(options_of(scenes, name, seed, scale.steps), scenes, device, console)[0] for seed in seeds]
-        for name in ARMS
-    }
+    results, longer, found = work(seeds, smallest=smallest, device=device, console=console)
+    scenes = open_embedded(SCENES, console, train=scale.train, val=scale.val)
     long = options_of(scenes, PLUS, seeds[0], scale.long_steps, masks=True)
-    longer, found = trained(long, scenes, device, console)
     warmup = RECIPES["digits"]["warmup_steps"]
     return Proof(
         name="detect",
@@ -117,6 +113,37 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     )
 
 
+def work(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> tuple[dict[str, list[Result]], Result, Path]:
+    """All trainings, those of `share` first: every arm by its detector, the longer run, and the file of what it found.
+
+    The longer run is the first piece, for it takes as long as several others.
+    """
+    scale = SMALLEST if smallest else FULL
+    scenes = open_embedded(SCENES, console, train=scale.train, val=scale.val)
+    seeds = seeds[:1] if smallest else seeds
+    arms = [(name, options_of(scenes, name, seed, scale.steps)) for seed in seeds for name in ARMS]
+    long = options_of(scenes, PLUS, seeds[0], scale.long_steps, masks=True)
+    folders = ResultFolders(cache_folder() / "proof-detect")
+
+    def key(options: TrainOptions) -> str:
+        about = {"data": scenes.fingerprint, "device": device.type, "version": _VERSION}
+        return content_key({**options.as_config(), **about})
+
+    longer, *found = folders.through(
+        [long, *(options for _, options in arms)],
+        key=key,
+        compute=lambda options, folder: asdict(_train(options, folder, device, console)),
+        share=share,
+        name=lambda options: f"{options.model}, {options.steps} steps, from seed {options.seed}",
+    )
+    results: dict[str, list[Result]] = {name: [] for name in ARMS}
+    for (name, _), result in zip(arms, found, strict=True):
+        results[name].append(Result(**result))
+    return results, Result(**longer), folders.place(key(long)) / _FOUND
+
+
 def options_of(scenes: Embedded, model: str, seed: int, steps: int, *, masks: bool = False) -> TrainOptions:
     """The command line that trains an arm."""
     values: dict[str, Any] = {
@@ -130,21 +157,6 @@ def options_of(scenes: Embedded, model: str, seed: int, steps: int, *, masks: bo
         "seed": seed,
     }
     return TrainOptions(**values)
-
-
-def trained(options: TrainOptions, scenes: Embedded, device: torch.device, console: Console) -> tuple[Result, Path]:
-    """The result of one training, and the file of what it found.
-
-    It is the one in the cache, or a new one, which goes on where it was stopped.
-    """
-    what = {**options.as_config(), "data": scenes.fingerprint, "device": device.type, "version": _VERSION}
-    folder = cache_folder() / "proof-detect" / content_key(what)
-    make_folder(folder)
-    with lock(folder / ".lock"):
-        if not (folder / _RESULT).exists():
-            write_json(folder / _RESULT, asdict(_train(options, folder, device, console)))
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return Result(**json.loads((folder / _RESULT).read_text(encoding="utf-8"))), folder / _FOUND
 
 
 def _train(options: TrainOptions, folder: Path, device: torch.device, console: Console) -> Result:

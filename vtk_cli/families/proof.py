@@ -1,6 +1,8 @@
 """`vtk proof NAME|all`: rerun a method's claim at small scale, with its baselines and every seed.
 
-A subcommand folder joins by a `proof.py` with `prove(seeds, *, smallest, plots, device, console) -> Proof`.
+A subcommand folder joins by a `proof.py` with `prove(seeds, *, smallest, plots, device, console) -> Proof`, and
+`work(seeds, *, smallest, device, console, share)`, which makes every piece that `prove` is to find, and gives what was
+found: its `repr` is the same in every process.
 """
 
 from __future__ import annotations
@@ -8,15 +10,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from vtk_cli.console import Console
+from vtk_cli.engine.shard_options import TaskOptions
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.families.discovery import load, members
 from vtk_cli.families.marks import insert_in
-from vtk_cli.options import SpeechOptions, add_command, new_app, option
+from vtk_cli.options import add_command, new_app, option
 from vtk_cli.reports.evidence import Proof
 
 _MOST_SEEDS = 1000
+_RESULT = "proof.json"
 
 
 def _complete_name(incomplete: str) -> list[str]:
@@ -24,7 +29,7 @@ def _complete_name(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProofOptions(SpeechOptions):
+class ProofOptions(TaskOptions):
     """Options of `vtk proof`."""
 
     names: tuple[str, ...] = option(
@@ -43,7 +48,8 @@ class ProofOptions(SpeechOptions):
     )
 
     def check(self) -> None:
-        """The seeds can be read."""
+        """The seeds and the shard can be read."""
+        super().check()
         parse_seeds(self.seeds)
 
 
@@ -70,35 +76,108 @@ def run(options: ProofOptions, console: Console) -> ExitCode:
 
     What was trained and attacked is cached, so a stopped proof goes on where it was. Exit code 0 if every claim holds,
     1 if one does not.
+
+    Seeds and baselines are shared by any number of processes with --shard I/COUNT, as of a Slurm array; one of them
+    writes each proof.
     """
     from vtk_cli.engine.devices import resolve_device
-    from vtk_cli.files import require_folder, write_json, write_text
+    from vtk_cli.files import require_folder
 
     if not options.names:
         raise UserError("which proof?", fix=f"there is {', '.join(members('proof'))}, all")
     require_folder(options.out)
     if options.readme is not None and not options.readme.is_file():
         raise UserError("is no file", f"--readme {options.readme}", "name a Markdown file with the marks of the proof")
+    resolve_device(options.device)
+    modules = load("proof", options.names)
+    names = [[*modules][number] for number in options.share.order(len(modules))]
     proofs: list[Proof] = []
-    for name, module in load("proof", options.names).items():
-        folder = options.out / name
-        proof: Proof = module.prove(
-            parse_seeds(options.seeds),
-            smallest=options.smallest,
-            plots=folder / "plots",
-            device=resolve_device(options.device),
-            console=console,
-        )
-        write_json(folder / "proof.json", proof.as_json())
-        write_text(folder / "proof.md", proof.as_markdown())
-        if options.readme is not None:
-            insert_in(options.readme, f"proof {name}", proof.as_markdown())
-        _show(proof, console)
-        console.text(f"written to {folder}")
-        proofs.append(proof)
-    console.emit({"proofs": [proof.as_json() for proof in proofs]})
+    others: dict[str, str] = {}
+    for name in names:  # tasks begin with different ones, so that few wait for the last piece of one
+        if options.shard is None:
+            proofs.append(_proved(name, modules[name], options, console))
+        else:
+            _take_part(name, modules[name], options, console, proofs=proofs, others=others)
     judged = options.smallest or all(proof.holds for proof in proofs)
+    shard = {} if options.shard is None else {"shard": options.shard, "assembled_by": others}
+    console.emit({"proofs": [proof.as_json() for proof in proofs], **shard})
     return ExitCode.DONE if judged else ExitCode.FAILED
+
+
+def _work(module: ModuleType, options: ProofOptions, console: Console) -> str:
+    """Do a share of a proof and wait for the others'; all that was found."""
+    from vtk_cli.engine.devices import resolve_device
+
+    found: object = module.work(
+        parse_seeds(options.seeds),
+        smallest=options.smallest,
+        device=resolve_device(options.device),
+        console=console,
+        share=options.share,
+    )
+    return repr(found)
+
+
+def _proved(name: str, module: ModuleType, options: ProofOptions, console: Console) -> Proof:
+    """Make what is missing, unless that is not to be done, and write and show the proof."""
+    from vtk_cli.engine.devices import resolve_device
+    from vtk_cli.files import write_json, write_text
+
+    if options.merge:
+        _work(module, options, console)
+    folder = options.out / name
+    proof: Proof = module.prove(
+        parse_seeds(options.seeds),
+        smallest=options.smallest,
+        plots=folder / "plots",
+        device=resolve_device(options.device),
+        console=console,
+    )
+    write_text(folder / "proof.md", proof.as_markdown())
+    write_json(folder / _RESULT, proof.as_json())
+    if options.readme is not None:
+        insert_in(options.readme, f"proof {name}", proof.as_markdown())
+    _show(proof, console)
+    console.text(f"written to {folder}")
+    return proof
+
+
+def _take_part(
+    name: str,
+    module: ModuleType,
+    options: ProofOptions,
+    console: Console,
+    *,
+    proofs: list[Proof],
+    others: dict[str, str],
+) -> None:
+    """Do a share of a proof; note it in `proofs` if this is the task that writes it, else in `others` who does."""
+    from vtk_cli.engine.assembly import assembled_once
+    from vtk_cli.engine.signals import stop_requests
+    from vtk_cli.files import cache_folder
+
+    found = _work(module, options, console)
+    if not options.is_task:
+        console.text(f"{name}: all pieces are there")
+        return
+
+    def assemble() -> Path:
+        proofs.append(_proved(name, module, options, console))
+        return options.out / name / _RESULT
+
+    about = {
+        "proof": name,
+        "found": found,
+        "seeds": list(parse_seeds(options.seeds)),
+        "smallest": options.smallest,
+        "device": options.device,
+        "place": str(options.out.resolve()),
+    }
+    with stop_requests() as stop:
+        end = assembled_once(cache_folder() / "proof", about, assemble, task=str(options.shard), stop=stop)
+    if not end.here:
+        console.text(f"{name}: written by {end.by}; look in {end.file.parent}")
+        others[name] = end.by
 
 
 def _show(proof: Proof, console: Console) -> None:
@@ -112,4 +191,11 @@ def _show(proof: Proof, console: Console) -> None:
 
 
 app = new_app()
-add_command(app, ProofOptions, run, name="proof", epilog="Examples:  vtk proof similarity   ·   vtk proof all --json")
+add_command(
+    app,
+    ProofOptions,
+    run,
+    name="proof",
+    epilog="Examples:  vtk proof similarity   ·   vtk proof all --json   ·  "
+    " vtk slurm submit --array 8 -- vtk proof all --seeds 0-7 --out runs/proof",
+)

@@ -17,6 +17,7 @@ import torch
 from vtk_cli.console import Console
 from vtk_cli.engine.results import Result
 from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder
 from vtk_cli.prune.keeping import AlgorithmName, Scope
 from vtk_cli.prune.options import TrialOptions
@@ -72,18 +73,27 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     )
 
 
+def work(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> dict[str, list[Result]]:
+    """All searches, those of `share` first: name -> a result for each seed."""
+    return searched(open_lab(options_of(smallest=smallest), device, console), seeds, POINTS, console, share)
+
+
 def options_of(*, smallest: bool) -> TrialOptions:
     """The recipe for digits; the smallest makes four steps of a narrow generator."""
     options = TrialOptions(**RECIPES["digits"])
     return replace(options, steps=4, every=2, batch=8, ngf=8, nz=8, samples=64) if smallest else options
 
 
-def searched(lab: Lab, seeds: Sequence[int], points: Sequence[Point], console: Console) -> dict[str, list[Result]]:
+def searched(
+    lab: Lab, seeds: Sequence[int], points: Sequence[Point], console: Console, share: Share = WHOLE
+) -> dict[str, list[Result]]:
     """Name -> a result for each seed; finished ones are not made again."""
     arms = [Arm(algorithm, Fraction(keep), scope, seed) for seed in seeds for algorithm, keep, scope in points]
     trials = Trials(lab, cache_folder() / "proof-prune", Console(quiet=True))
     with stop_requests() as stop, console.progress("searches", len(arms)) as progress:
-        results = trials.results(arms, stop, lambda arm, _: progress.advance(1, arm.name))
+        results = trials.results(arms, stop, lambda arm, _: progress.advance(1, arm.name), share)
     found: dict[str, list[Result]] = {}
     for one in results:
         found.setdefault(str(one["name"]), []).append(one)

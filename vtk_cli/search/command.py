@@ -52,7 +52,8 @@ def score(options: ScoreVerbOptions, console: Console) -> ExitCode:
 def evolve(options: EvolveOptions, console: Console) -> ExitCode:
     """Look for the best architecture within limits, with a trained supernet.
 
-    Any number of processes with --shard queue help: every architecture is measured once, whoever does it.
+    Every architecture is measured once, by any number of processes: tasks of an array (--shard I/COUNT), of which the
+    last assembles, or helpers of a search that runs (--shard queue).
     """
     from vtk_cli.search.job import evolve_alone
 
@@ -136,7 +137,7 @@ add_command(
     evolve,
     name="evolve",
     epilog="Examples:  vtk search evolve   ·   vtk search evolve --supernet RUN --max-flops 600M --form imagenet   ·  "
-    " sbatch --array 0-7 --wrap 'vtk search evolve --supernet RUN --shard queue'",
+    " vtk slurm submit --array 8 --gpus 1 -- search evolve --supernet RUN --out best",
 )
 add_command(
     app,

@@ -18,6 +18,7 @@ import torch
 from vtk_cli.console import Console
 from vtk_cli.engine.results import ResultStore, work_through
 from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder
 from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.reports.curves import Points, draw_points
@@ -58,8 +59,8 @@ class Measured:
 
 def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.device, console: Console) -> Proof:
     """Train and score everything (finished pieces are kept in the cache) and judge the claims."""
-    scale = Scale(4, 2, (100, 101), 8, 20) if smallest else Scale()
-    first, second = (_measured(name, seeds, scale, device, console) for name in SPACES)
+    scale = _scale(smallest=smallest)
+    first, second = work(seeds, smallest=smallest, device=device, console=console)
     over_loss = _over(first, MID_NAME, LOSS, scale), _over(second, MID_NAME, LOSS, scale)
     slopes = mean(first.taus("slopes alone, sigmas x 10"))
     return Proof(
@@ -89,7 +90,21 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     )
 
 
-def _measured(name: str, seeds: Sequence[int], scale: Scale, device: torch.device, console: Console) -> Measured:
+def work(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> list[Measured]:
+    """All trainings of both spaces, those of `share` first."""
+    scale = _scale(smallest=smallest)
+    return [_measured(name, seeds, scale, device=device, console=console, share=share) for name in SPACES]
+
+
+def _scale(*, smallest: bool) -> Scale:
+    return Scale(4, 2, (100, 101), 8, 20) if smallest else Scale()
+
+
+def _measured(
+    name: str, seeds: Sequence[int], scale: Scale, *, device: torch.device, console: Console, share: Share
+) -> Measured:
     space, lab = space_named(name), Lab.of(name, scale, device)
     genes = every(space)[:: 1 if scale.networks is None else 64 // scale.networks]
     pieces = [(one, seed) for one in genes for seed in scale.truth_seeds]
@@ -103,6 +118,8 @@ def _measured(name: str, seeds: Sequence[int], scale: Scale, device: torch.devic
                 store=store,
                 stop=stop,
                 kept="finished trainings",
+                share=share,
+                name=lambda piece: f"{space.format(piece[0])} from seed {piece[1]}",
                 heard=lambda _piece, _result: progress.advance(),
             )
         with console.progress(f"{name}, supernets", len(seeds)) as progress:
@@ -113,6 +130,8 @@ def _measured(name: str, seeds: Sequence[int], scale: Scale, device: torch.devic
                 store=store,
                 stop=stop,
                 kept="finished supernets",
+                share=share,
+                name=lambda seed: f"{name} from seed {seed}",
                 heard=lambda _seed, _result: progress.advance(),
             )
     single = np.array([one["accuracy"] for one in alone]).reshape(len(genes), len(scale.truth_seeds))

@@ -7,7 +7,6 @@ on these and pseudo labels from clicks, and on these and refined pseudo labels.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +21,10 @@ from vtk_cli.console import Console
 from vtk_cli.data.coco_files import read_coco_file
 from vtk_cli.data.detection.outlines import RunLengths, outline_of, run_lengths_of
 from vtk_cli.engine.distributed import World
+from vtk_cli.engine.result_folders import ResultFolders
 from vtk_cli.engine.run_weights import LAST
-from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json
+from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.files import cache_folder, content_key, make_folder
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
@@ -48,7 +49,6 @@ _VERSION = 1
 FULL_ONLY, POINTS, REFINED_POINTS = "full-only", "points", "points + refine"
 ARMS = (FULL_ONLY, POINTS, REFINED_POINTS)
 LEAST_GAIN = 0.02
-_RESULT = "result.json"
 _TO_TEACHER: tuple[Stage, ...] = ("teacher", "pseudo")
 
 
@@ -99,7 +99,7 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     """Train every arm from every seed; the machinery alone if `smallest`."""
     scale = SMALLEST if smallest else FULL
     seeds = seeds[:1] if smallest else seeds
-    results = [_result(seed, scale, device, console) for seed in seeds]
+    results = work(seeds, smallest=smallest, device=device, console=console)
     strong, weak = results[0].images
     make_folder(plots)
     return Proof(
@@ -123,6 +123,21 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     )
 
 
+def work(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> list[Result]:
+    """What every seed came to, those of `share` first: a seed, whose arms all begin at one teacher, is a piece."""
+    scale = SMALLEST if smallest else FULL
+    found = _folders().through(
+        seeds[:1] if smallest else seeds,
+        key=lambda seed: _key(seed, scale, device),
+        compute=lambda seed, folder: asdict(_trained(seed, scale, folder, device, console)),
+        share=share,
+        name=lambda seed: f"seed {seed}",
+    )
+    return [Result(**{**one, "images": tuple(one["images"]), "hours": tuple(one["hours"])}) for one in found]
+
+
 def options_of(seed: int, scale: Scale) -> SegmentOptions:
     """The command line that trains the arm with refinement."""
     values: dict[str, Any] = {
@@ -137,20 +152,13 @@ def options_of(seed: int, scale: Scale) -> SegmentOptions:
     return SegmentOptions(**values)
 
 
-def _folder(seed: int, scale: Scale, device: torch.device) -> Path:
-    what = {**options_of(seed, scale).as_config(), **asdict(scale), "device": device.type, "version": _VERSION}
-    return cache_folder() / "proof-segment" / content_key(what)
+def _folders() -> ResultFolders:
+    return ResultFolders(cache_folder() / "proof-segment")
 
 
-def _result(seed: int, scale: Scale, device: torch.device, console: Console) -> Result:
-    """The result of a seed from the cache, or a new one, which goes on where it was stopped."""
-    folder = _folder(seed, scale, device)
-    make_folder(folder)
-    with lock(folder / ".lock"):
-        if not (folder / _RESULT).exists():
-            write_json(folder / _RESULT, asdict(_trained(seed, scale, folder, device, console)))
-        found = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
-        return Result(**{**found, "images": tuple(found["images"]), "hours": tuple(found["hours"])})
+def _key(seed: int, scale: Scale, device: torch.device) -> str:
+    about = {**asdict(scale), "device": device.type, "version": _VERSION}
+    return content_key({**options_of(seed, scale).as_config(), **about})
 
 
 def _trained(seed: int, scale: Scale, folder: Path, device: torch.device, console: Console) -> Result:
@@ -314,7 +322,7 @@ def _draw(results: Sequence[Result], plots: Path) -> Path:
 
 def _look(seed: int, scale: Scale, plots: Path, device: torch.device) -> Path:
     """The contact sheet of the clicked scenes with their refined labels."""
-    folder = _folder(seed, scale, device) / "refined"
+    folder = _folders().place(_key(seed, scale, device)) / "refined"
     sources = open_sources(options_of(seed, scale), Console(quiet=True), scale.scenes)
     preview = Preview(
         sources.weak,

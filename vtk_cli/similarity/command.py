@@ -228,6 +228,9 @@ def run(options: SimilarityOptions, console: Console) -> ExitCode | None:
     lower for networks that see differently.
 
     Without --data the real networks are trained here on the embedded digits, once, and cached.
+
+    Networks, their answers and rows (an attack and its evaluations) are pieces for any number of processes, each made
+    once: with --shard I/COUNT a process is a task of an array, and the last to find all pieces there assembles.
     """
     from vtk_cli.similarity.job import analyse_matrix, compare
 
@@ -241,5 +244,6 @@ add_command(
     run,
     name="similarity",
     epilog="Examples:  vtk similarity resnet50 vit_b   ·   vtk similarity resnet18 resnet50 vit_s --quick --json   ·  "
-    " vtk similarity --list nets.txt --data imagenet/val --preset paper --measure cka",
+    " vtk similarity --list nets.txt --data imagenet/val --preset paper --measure cka   ·  "
+    " vtk slurm submit --array 69 --gpus 1 -- similarity @paper69 --data imagenet/val --preset paper --out sat69",
 )

@@ -31,8 +31,13 @@ class Plan:
     @property
     def forward_equivalents(self) -> int:
         """The cost in forward passes of one image: clean and noisy passes, attacks (two a step), and evaluations."""
-        count, steps = len(self.networks), 1 if self.options.attack == "fgsm" else self.options.steps
-        return self.images * (2 * count + 2 * steps * count + count**2)
+        return len(self.networks) * (2 * self.images + self.row_equivalents)
+
+    @property
+    def row_equivalents(self) -> int:
+        """The cost of a row, which is one piece of work: its attack, and every network's evaluation."""
+        steps = 1 if self.options.attack == "fgsm" else self.options.steps
+        return self.images * (2 * steps + len(self.networks))
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -49,6 +54,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         ("attacks", count),
         ("evaluations", count**2),
         ("forward passes of one image", f"at most {plan.forward_equivalents:,}"),
+        ("pieces to share", f"{count} networks and their answers, then {count} rows: up to {count} tasks"),
+        ("forward passes a row", f"at most {plan.row_equivalents:,}"),
         ("device", plan.device),
         ("rows are kept in", plan.store),
         ("run folder", options.out or "runs/similarity/DATE-NAME"),

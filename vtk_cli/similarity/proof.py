@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.signals import StopRequest, stop_requests
+from vtk_cli.engine.turns import WHOLE, Share, in_turns
 from vtk_cli.files import cache_folder
 from vtk_cli.models.names import NetworkName
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.similarity.attack import Attack
-from vtk_cli.similarity.digits_networks import NARROW, DigitsNetwork, Recipe
+from vtk_cli.similarity.digits_networks import NARROW, DigitsNetwork, Recipe, is_trained
 from vtk_cli.similarity.images import digits_images
 from vtk_cli.similarity.members import Member, Pool, trained_member
 from vtk_cli.similarity.outcome import Result, assess
@@ -84,8 +85,7 @@ SMALL = tuple(c for c in CONTESTANTS if c.name in {"rn10", "rnb14", "vit8c", "vi
 
 def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.device, console: Console) -> Proof:
     """Train the six architectures from every seed, attack them, and compare within families and between."""
-    contestants = (*SMALL[:2], SMALL[-1]) if smallest else CONTESTANTS
-    images = 100 if smallest else None
+    contestants, images, everyone = _settings(seeds, smallest=smallest)
     by_seed = {
         seed: compare(
             [(c, training_seed(c, seed)) for c in contestants],
@@ -96,7 +96,6 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
         )
         for seed in seeds
     }
-    everyone = [(c, training_seed(c, seed)) for seed in seeds for c in contestants]
     together = compare(everyone, images=images, smallest=smallest, device=device, console=console)
     families = [c.family for c in contestants]
     evidence = {seed: Evidence.of(rows, result, families) for seed, (rows, result) in by_seed.items()}
@@ -129,6 +128,25 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     )
 
 
+def work(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> list[str]:
+    """Train and attack all, those of `share` first; the keys of the rows, which hold those of every seed."""
+    _, images, everyone = _settings(seeds, smallest=smallest)
+    with stop_requests() as stop:
+        rows = _rows(everyone, images, smallest=smallest, device=device, console=console, stop=stop, share=share)
+        rows.all()
+    return [rows.key(source) for source in range(len(everyone))]
+
+
+def _settings(
+    seeds: Sequence[int], *, smallest: bool
+) -> tuple[Sequence[Contestant], int | None, list[tuple[Contestant, int]]]:
+    """The architectures, the number of images, and every network by its training seed."""
+    contestants = (*SMALL[:2], SMALL[-1]) if smallest else CONTESTANTS
+    return contestants, 100 if smallest else None, [(c, training_seed(c, seed)) for seed in seeds for c in contestants]
+
+
 def training_seed(contestant: Contestant, seed: int) -> int:
     """Every network of every seed starts elsewhere: 1000 + 100 seed + its place among the six."""
     return 1000 + 100 * seed + CONTESTANTS.index(contestant)
@@ -143,20 +161,42 @@ def compare(
     console: Console,
 ) -> tuple[Rows, Result]:
     """Train (or find) the chosen networks, attack them and score them; everything is kept in the cache."""
-    members: list[Member] = []
-    for contestant, seed in chosen:
-        network = contestant.network(seed, smallest=smallest)
-        name = NetworkName(network.label, network.label, "timm", network.timm_name)
-        members.append(trained_member(name, network, device, console))
     with stop_requests() as stop:
-
-        def check() -> None:
-            stop.raise_if_requested("finished rows")
-
-        store = Store(cache_folder() / "similarity")
-        passes = Passes(Pool(members, device), store, Settings(ATTACK, batch_size=64), device, console, check)
-        rows = Rows(passes, passes.compare(members, digits_images(images)))
+        rows = _rows(chosen, images, smallest=smallest, device=device, console=console, stop=stop, share=WHOLE)
         return rows, assess(rows, eps_s=0.1, resamples=1000, seed=0)
+
+
+def _rows(
+    chosen: Sequence[tuple[Contestant, int]],
+    images: int | None,
+    *,
+    smallest: bool,
+    device: torch.device,
+    console: Console,
+    stop: StopRequest,
+    share: Share,
+) -> Rows:
+    """The chosen networks trained, or found so, and their answers to the images, clean and noisy."""
+
+    def check() -> None:
+        stop.raise_if_requested("finished networks and rows")
+
+    def make(network: DigitsNetwork) -> Member:
+        name = NetworkName(network.label, network.label, "timm", network.timm_name)
+        return trained_member(name, network, device, console, wait=False)
+
+    members = in_turns(
+        [contestant.network(seed, smallest=smallest) for contestant, seed in chosen],
+        found=lambda network: make(network) if is_trained(network) else None,
+        make=make,
+        share=share,
+        check=check,
+        name=lambda network: network.label,
+        what="networks",
+    )
+    store, settings = Store(cache_folder() / "similarity"), Settings(ATTACK, batch_size=64)
+    passes = Passes(Pool(members, device), store, settings, device, console, check, share)
+    return Rows(passes, passes.compare(members, digits_images(images)))
 
 
 def _claims(evidence: dict[int, Evidence], whole: Evidence, recovered: dict[str, float]) -> list[Claim]:

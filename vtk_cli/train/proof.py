@@ -6,8 +6,6 @@ compute, and with the parts of the idea apart. A second setting has more images 
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,9 @@ from torch import Tensor, nn
 from vtk_cli.console import Console
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock, fit
-from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json
+from vtk_cli.engine.result_folders import ResultFolders
+from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.files import cache_folder, content_key
 from vtk_cli.models.accuracy import Evaluation
 from vtk_cli.models.evaluation import evaluate
 from vtk_cli.reports.curves import Points, draw_points
@@ -31,7 +31,13 @@ from vtk_cli.train.losses import soft_cross_entropy
 from vtk_cli.train.objective import Objective
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.preparation import Training, open_data, prepare
-from vtk_cli.train.proof_points import point_claims, point_table, prove_points, robustness_not_claimed
+from vtk_cli.train.proof_points import (
+    PointResults,
+    point_claims,
+    point_table,
+    prove_points,
+    robustness_not_claimed,
+)
 from vtk_cli.train.recipes import RECIPES
 from vtk_cli.train.sub.model import SubModel
 
@@ -91,13 +97,9 @@ class Result:
 
 def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.device, console: Console) -> Proof:
     """Train every arm from every seed (finished ones are kept in the cache) and judge the claims."""
-    settings = [replace(one, epochs=2) for one in (FEW, SHORT)] if smallest else [FEW, SHORT]
-    results = {
-        setting.name: {arm.name: [trained(setting, arm, seed, device, console) for seed in seeds] for arm in ARMS}
-        for setting in settings
-    }
-    few, short = (results[setting.name] for setting in settings)
-    points = prove_points(seeds, smallest=smallest, device=device, console=console)
+    settings = _settings(smallest=smallest)
+    results, points = work(seeds, smallest=smallest, device=device, console=console)
+    few, short = results.values()
     return Proof(
         name="train",
         title="With few labels a masked sub-branch is worth more than more epochs (AugMask, arXiv 2306.11339)",
@@ -128,6 +130,44 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     )
 
 
+def work(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> tuple[dict[str, dict[str, list[Result]]], PointResults]:
+    """All trainings, those of `share` first: of every arm by setting and name, and with the point loss."""
+    settings = _settings(smallest=smallest)
+    pieces = [_Piece(setting, arm, seed) for seed in seeds for setting in settings for arm in ARMS]
+    found = ResultFolders(cache_folder() / "proof-train").through(
+        pieces,
+        key=lambda piece: piece.key(device),
+        compute=lambda piece, folder: vars(_train(piece, folder, device, console)),
+        share=share,
+        name=lambda piece: f"{piece.arm.name}, {piece.setting.name}, from seed {piece.seed}",
+    )
+    results: dict[str, dict[str, list[Result]]] = {one.name: {arm.name: [] for arm in ARMS} for one in settings}
+    for piece, result in zip(pieces, found, strict=True):
+        results[piece.setting.name][piece.arm.name].append(Result(**result))
+    return results, prove_points(seeds, smallest=smallest, device=device, console=console, share=share)
+
+
+def _settings(*, smallest: bool) -> list[Setting]:
+    return [replace(one, epochs=2) for one in (FEW, SHORT)] if smallest else [FEW, SHORT]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    setting: Setting
+    arm: Arm
+    seed: int
+
+    @property
+    def options(self) -> TrainOptions:
+        return options_of(self.setting, self.arm, self.seed)
+
+    def key(self, device: torch.device) -> str:
+        about = {"alone": self.arm.sub == "alone", "device": str(device), "version": _VERSION}
+        return content_key({**self.options.as_config(), **about})
+
+
 def options_of(setting: Setting, arm: Arm, seed: int) -> TrainOptions:
     """The command line that trains `arm`; `alone` differs from `label` in its loss only."""
     target = "relaxed" if arm.sub == "relaxed" else "label"
@@ -144,23 +184,8 @@ def options_of(setting: Setting, arm: Arm, seed: int) -> TrainOptions:
     return TrainOptions(**values)
 
 
-def trained(setting: Setting, arm: Arm, seed: int, device: torch.device, console: Console) -> Result:
-    """The result of one training: the one in the cache, or a new one, which goes on where it was stopped."""
-    options = options_of(setting, arm, seed)
-    key = content_key({**options.as_config(), "alone": arm.sub == "alone", "device": str(device), "version": _VERSION})
-    folder = cache_folder() / "proof-train" / key
-    make_folder(folder)
-    with lock(folder / ".lock"):
-        file = folder / "result.json"
-        if file.exists():
-            return Result(**json.loads(file.read_text(encoding="utf-8")))
-        result = _train(options, arm, folder, device, console)
-        write_json(file, vars(result))
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return result
-
-
-def _train(options: TrainOptions, arm: Arm, folder: Path, device: torch.device, console: Console) -> Result:
+def _train(piece: _Piece, folder: Path, device: torch.device, console: Console) -> Result:
+    options, arm = piece.options, piece.arm
     training = prepare(options, open_data(options, console), World(0, 1, 0, device), console)
     loss = MaskedAlone(training.objective, training.classifier.sub) if arm.sub == "alone" else training.objective
     result = fit(

@@ -6,10 +6,9 @@ and a hand's tremble. With the point loss and without; measured where the cue ho
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -25,7 +24,9 @@ from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transf
 from vtk_cli.data.painting import Bytes, contrasting_colour, draw_glyph, load_photos, paint, photo_crop
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
-from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json
+from vtk_cli.engine.result_folders import ResultFolders
+from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.files import cache_folder, content_key
 from vtk_cli.models.accuracy import Evaluation
 from vtk_cli.models.evaluation import evaluate
 from vtk_cli.reports.evidence import Claim
@@ -75,15 +76,49 @@ class PointResults:
         return {f"{weight:g}": [asdict(one) for one in each] for weight, each in self.by_weight.items()}
 
 
-def prove_points(seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console) -> PointResults:
+def prove_points(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> PointResults:
     """Train with and without the point loss from every seed; finished trainings are kept in the cache."""
     renders, epochs = (100, 1) if smallest else (RENDERS, EPOCHS)
-    return PointResults(
-        {
-            weight: [_result(weight, seed, renders, epochs, device=device, console=console) for seed in seeds]
-            for weight in WEIGHTS
-        }
+    pieces = [_Piece(weight, seed, renders, epochs) for seed in seeds for weight in WEIGHTS]
+    found = ResultFolders(cache_folder() / "proof-train").through(
+        pieces,
+        key=lambda piece: piece.key(device),
+        compute=lambda piece, folder: asdict(_train(piece, folder, device, console)),
+        share=share,
+        name=lambda piece: f"clicks x {piece.weight:g} from seed {piece.seed}",
     )
+    by_weight: dict[float, list[PointResult]] = {weight: [] for weight in WEIGHTS}
+    for piece, result in zip(pieces, found, strict=True):
+        by_weight[piece.weight].append(PointResult(**result))
+    return PointResults(by_weight)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One training."""
+
+    weight: float
+    seed: int
+    renders: int
+    epochs: int
+
+    @property
+    def options(self) -> TrainOptions:
+        values: dict[str, Any] = {
+            **RECIPES["digits"],
+            "model": "test_resnet",
+            "sub": "none",
+            "epochs": self.epochs,
+            "ab_weight": self.weight,
+            "seed": self.seed,
+        }
+        return TrainOptions(**values)
+
+    def key(self, device: torch.device) -> str:
+        about = {"renders": self.renders, "device": str(device), "version": _VERSION}
+        return content_key({**self.options.as_config(), **about})
 
 
 def draw_clicked(split: Split, count: int, cue: float, seed: int) -> tuple[ImageSource, PointTargets]:
@@ -176,48 +211,27 @@ def _strip(photos: tuple[Bytes, Bytes], number: int, rng: np.random.Generator) -
     return photo_crop(photo[:, start : start + width], SIDE, rng, smallest=width // 2, largest=width).copy()
 
 
-def _result(
-    weight: float, seed: int, renders: int, epochs: int, *, device: torch.device, console: Console
-) -> PointResult:
-    values: dict[str, Any] = {
-        **RECIPES["digits"],
-        "model": "test_resnet",
-        "sub": "none",
-        "epochs": epochs,
-        "ab_weight": weight,
-        "seed": seed,
-    }
-    options = TrainOptions(**values)
-    key = content_key({**options.as_config(), "renders": renders, "device": str(device), "version": _VERSION})
-    folder = cache_folder() / "proof-train" / key
-    make_folder(folder)
-    with lock(folder / ".lock"):
-        file = folder / "result.json"
-        if file.exists():
-            return PointResult(**json.loads(file.read_text(encoding="utf-8")))
-        train, points = draw_clicked("train", renders, CUE, seed)
-        val, val_points = draw_clicked("val", max(10, renders * 360 * TESTS // RENDERS), CUE, 1000 + seed)
-        data = Data(Splits(train, val), None, points, val_points)
-        training = prepare(options, data, World(0, 1, 0, device), console)
-        fit(
-            training.classifier,
-            training.objective,
-            training.batches,
-            training.optimizer,
-            plan=training.plan,
-            device=device,
-            seed=seed,
-            scheduler=training.scheduler,
-            evaluate=None,
-            checkpoints=folder / "checkpoints",
-            metrics=folder / "metrics.jsonl",
-            console=console,
-            description=f"clicks x {weight:g}, seed {seed}",
-        )
-        result = _measured(training, seed, len(val), val_points)
-        write_json(file, asdict(result))
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return result
+def _train(piece: _Piece, folder: Path, device: torch.device, console: Console) -> PointResult:
+    train, points = draw_clicked("train", piece.renders, CUE, piece.seed)
+    val, val_points = draw_clicked("val", max(10, piece.renders * 360 * TESTS // RENDERS), CUE, 1000 + piece.seed)
+    data = Data(Splits(train, val), None, points, val_points)
+    training = prepare(piece.options, data, World(0, 1, 0, device), console)
+    fit(
+        training.classifier,
+        training.objective,
+        training.batches,
+        training.optimizer,
+        plan=training.plan,
+        device=device,
+        seed=piece.seed,
+        scheduler=training.scheduler,
+        evaluate=None,
+        checkpoints=folder / "checkpoints",
+        metrics=folder / "metrics.jsonl",
+        console=console,
+        description=f"clicks x {piece.weight:g}, seed {piece.seed}",
+    )
+    return _measured(training, piece.seed, len(val), val_points)
 
 
 def _measured(training: Training, seed: int, count: int, clicks: PointTargets) -> PointResult:

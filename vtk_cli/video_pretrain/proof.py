@@ -26,7 +26,10 @@ from vtk_cli.data.video.decoding import VideoDecoder
 from vtk_cli.data.video.sets import VideoSet, open_videos
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
-from vtk_cli.files import cache_folder, content_key, lock, make_folder, write_json
+from vtk_cli.engine.results import ResultStore, work_through
+from vtk_cli.engine.signals import stop_requests
+from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.files import cache_folder, content_key, lock, make_folder
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
@@ -69,6 +72,7 @@ class Arm:
 _NO_FILTER: Mapping[str, Any] = {"freqaug": "none"}
 RANDOM = "random weights"
 SIMCLR = Arm("SimCLR", _NO_FILTER)
+_UNTRAINED = Arm(RANDOM, _NO_FILTER)
 SSL_ARMS = (
     SIMCLR,
     Arm("+ FreqAug t", {"freqaug": "t"}),
@@ -94,7 +98,7 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
     """Train every arm from every seed; the machinery alone if `smallest`."""
     scale = SMALLEST if smallest else FULL
     seeds = seeds[:1] if smallest else seeds
-    results = [result for seed in seeds for result in _results(seed, scale, device, console)]
+    results = work(seeds, smallest=smallest, device=device, console=console)
     make_folder(plots)
     return Proof(
         name="video-pretrain",
@@ -116,6 +120,53 @@ def prove(seeds: Sequence[int], *, smallest: bool, plots: Path, device: torch.de
         pictures=[_draw(results, plots)],
         data={"results": [asdict(one) for one in results]},
     )
+
+
+def work(
+    seeds: Sequence[int], *, smallest: bool, device: torch.device, console: Console, share: Share = WHOLE
+) -> list[Result]:
+    """All trainings, those of `share` first: of every seed the random weights, and every arm of both parts."""
+    scale = SMALLEST if smallest else FULL
+    arms = [("ssl", arm) for arm in (_UNTRAINED, *SSL_ARMS)] + [("supervised", arm) for arm in TIME_ARMS]
+    pieces = [_Piece(arm, part, seed, scale) for seed in (seeds[:1] if smallest else seeds) for part, arm in arms]
+    clips: dict[str, _Clips] = {}  # of the part at hand: those of both would be twice the memory
+
+    def compute(piece: _Piece) -> dict[str, Any]:
+        if piece.part not in clips:
+            clips.clear()
+            clips[piece.part] = _open_clips(scale, AGREEMENT[piece.part])
+        options = options_of(piece.arm, piece.part, piece.seed, scale, clips[piece.part].folder)
+        return _measured(options, clips[piece.part], device, train=piece.arm is not _UNTRAINED)
+
+    with stop_requests() as stop, console.progress("trainings", len(pieces)) as progress:
+        found = work_through(
+            pieces,
+            key=lambda piece: piece.key(device),
+            compute=compute,
+            store=ResultStore(cache_folder() / "proof-video-pretrain"),
+            stop=stop,
+            kept="finished trainings",
+            share=share,
+            name=lambda piece: f"{piece.arm.name} from seed {piece.seed}",
+            heard=lambda piece, _: progress.advance(1, f"{piece.arm.name}, seed {piece.seed}"),
+        )
+    return [Result(piece.arm.name, piece.seed, scores) for piece, scores in zip(pieces, found, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One training: an arm of a part, `ssl` or `supervised`."""
+
+    arm: Arm
+    part: str
+    seed: int
+    scale: Scale
+
+    def key(self, device: torch.device) -> str:
+        options = options_of(self.arm, self.part, self.seed, self.scale, Path("clips"))
+        told = {name: str(value) for name, value in options.as_config().items()}
+        about = {"version": _VERSION, "scale": asdict(self.scale), "device": device.type}
+        return content_key({**about, "arm": self.arm.name, "part": self.part, "options": told})
 
 
 def options_of(arm: Arm, objective: str, seed: int, scale: Scale, folder: Path) -> VideoOptions:
@@ -150,46 +201,6 @@ class _Clips:
         """As a training takes it."""
         (train, source), (val, other) = self.sets["train"], self.sets["val"]
         return Data(train, val, source, other)
-
-
-def _results(seed: int, scale: Scale, device: torch.device, console: Console) -> list[Result]:
-    """Those of a seed, from the cache where they are."""
-    arms = {"ssl": SSL_ARMS, "supervised": TIME_ARMS}
-    told = {name: {arm.name: _settings(arm, name, seed, scale) for arm in of} for name, of in arms.items()}
-    key = content_key({"version": _VERSION, "scale": asdict(scale), "seed": seed, "device": device.type, "arms": told})
-    kept = cache_folder() / "proof-video-pretrain" / f"{key}.json"
-    make_folder(kept.parent)
-    with lock(kept.with_suffix(".lock")):
-        if not kept.exists():
-            found = [
-                result
-                for name, those in arms.items()
-                for result in _part(name, those, seed, scale, device=device, console=console)
-            ]
-            write_json(kept, [asdict(one) for one in found])
-    return [Result(**one) for one in json.loads(kept.read_text(encoding="utf-8"))]
-
-
-def _settings(arm: Arm, objective: str, seed: int, scale: Scale) -> dict[str, str]:
-    options = options_of(arm, objective, seed, scale, Path("clips"))
-    return {name: str(value) for name, value in options.as_config().items()}
-
-
-def _part(
-    objective: str, arms: Sequence[Arm], seed: int, scale: Scale, *, device: torch.device, console: Console
-) -> list[Result]:
-    clips = _open_clips(scale, AGREEMENT[objective])
-    results: list[Result] = []
-    with console.progress(f"seed {seed}, {objective}", len(arms) + (objective == "ssl")) as progress:
-        if objective == "ssl":
-            untrained = options_of(SIMCLR, objective, seed, scale, clips.folder)
-            results.append(Result(RANDOM, seed, _measured(untrained, clips, device, train=False)))
-            progress.advance(1, RANDOM)
-        for arm in arms:
-            options = options_of(arm, objective, seed, scale, clips.folder)
-            results.append(Result(arm.name, seed, _measured(options, clips, device)))
-            progress.advance(1, arm.name)
-    return results
 
 
 def _measured(options: VideoOptions, clips: _Clips, device: torch.device, *, train: bool = True) -> dict[str, float]:
