@@ -106,7 +106,7 @@ def run_processes(arguments: Sequence[str], count: int, *, show_agent: bool = Fa
             result = _Agent(spec, logs, stop).run()
         except SignalException as ended:
             raise JobError(f"ended by {ended.sigval.name}; run the same command again to go on") from ended
-    return _verdict(result, stop, count)
+    return verdict(result.failures, stop, count)
 
 
 class _Agent(LocalElasticAgent):
@@ -130,15 +130,25 @@ class _Agent(LocalElasticAgent):
         return result
 
 
-def _verdict(result: RunResult, stop: Sequence[signal.Signals], count: int) -> ExitCode:
-    """What to return, or to raise, for all the processes, from the one that failed first."""
-    if not result.is_failed():
+def verdict(failures: Mapping[int, ProcessFailure], asked: Sequence[signal.Signals], count: int) -> ExitCode:
+    """What to return for all the processes: the exit code of the one that failed first, for it has said why.
+
+    Args:
+        failures: by rank, as the agent found them.
+        asked: the signals that were passed on.
+        count: how many processes there were.
+
+    Raises:
+        JobError: the first was killed.
+        Preempted, Interrupted: it ended by a signal that was passed on, before it could save.
+    """
+    if not failures:
         return ExitCode.DONE
-    rank, first = min(result.failures.items(), key=_when)
+    rank, first = min(failures.items(), key=_when)
     if first.exitcode > 0:
         return ExitCode(first.exitcode) if first.exitcode in set(ExitCode) else ExitCode.FAILED
     name = first.signal_name()
-    if stop and name in {number.name for number in stop}:
+    if name in {number.name for number in asked}:
         story = f"stopped by {name} before there was anything to save; run the same command again"
         raise Interrupted(story) if name == "SIGINT" else Preempted(story)
     what = f"process {rank} of {count} was killed by {name}"
@@ -189,7 +199,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _silent_agent() -> Iterator[None]:
-    """Nothing of what the agent logs is printed: the processes have said it, or `_verdict` does."""
+    """Nothing of what the agent logs is printed: the processes have said it, or `verdict` does."""
     log, nobody = logging.getLogger("torch.distributed.elastic"), logging.NullHandler()
     before, log.propagate = log.propagate, False
     log.addHandler(nobody)

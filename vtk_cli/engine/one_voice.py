@@ -24,7 +24,13 @@ _PATIENCE = timedelta(seconds=5)
 """How long the first process is waited for, who speaks for all, and a launcher that ends the others of a lost one."""
 
 _SAID = "said"
-_SIGNS_OF_LOSS = ("gloo/transport/tcp/pair", "Connection closed by peer", "Connection reset by peer", "ncclRemoteError")
+_SIGNS_OF_LOSS = (
+    "gloo/transport/tcp/pair",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "remote server shutdown",
+    "ncclRemoteError",
+)
 
 
 @contextmanager
