@@ -1,6 +1,7 @@
 """The manual pages and the completion scripts, made from the commands themselves: `python -m vtk_cli.manual`.
 
-Writes `man/vtk.1`, a page a subcommand, and `completions/` for bash, zsh and fish into the current directory.
+Writes `man/vtk.1`, a page a subcommand, a page of the README's chapter on clusters, and `completions/` for bash, zsh
+and fish into the current directory, which is a clone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from vtk_cli import __version__
 from vtk_cli.app import SUBCOMMANDS, app
 from vtk_cli.errors import ExitCode
 from vtk_cli.files import write_text
+from vtk_cli.roff import markdown_as_roff, roff
 
+_README = Path(__file__).parents[1] / "README.md"
 _RELEASED = "2026-11-23"
 _COMPLETIONS = {"bash": "vtk.bash", "zsh": "_vtk", "fish": "vtk.fish"}
 _EXIT_STATUS = {
@@ -47,6 +50,7 @@ def files() -> dict[Path, str]:
     for name, (module, _) in SUBCOMMANDS.items():
         command = typer.main.get_command(importlib.import_module(module).app)
         pages[Path(f"man/vtk-{name}.1")] = _page(f"vtk {name}", command, {})
+    pages[Path("man/vtk-scale.7")] = _chapter("vtk-scale", "From a laptop to a cluster")
     return pages | {Path("completions", file): _completion(shell) for shell, file in _COMPLETIONS.items()}
 
 
@@ -67,32 +71,49 @@ def _page(name: str, command: Any, children: Mapping[str, str]) -> str:
     lines = [
         f'.TH {title.upper()} 1 {_RELEASED} "vtk {__version__}" "vtk manual"',
         ".SH NAME",
-        f"{_roff(title)} \\- {_roff(' '.join(about[0].split()).rstrip('.'))}",
+        f"{roff(title)} \\- {roff(' '.join(about[0].split()).rstrip('.'))}",
         ".SH SYNOPSIS",
     ]
     for words, one in [(name, itself), *((f"{name} {verb}", each) for verb, each in verbs.items())]:
         if one is not None:
-            lines += [".nf", f".B {_roff(words)} {_roff(_usage(one))}", ".fi"]
-    lines += [".SH DESCRIPTION", *_paragraphs(_roff(" ".join(paragraph.split())) for paragraph in about[1:] or about)]
+            lines += [".nf", f".B {roff(words)} {roff(_usage(one))}", ".fi"]
+    lines += [".SH DESCRIPTION", *_paragraphs(roff(" ".join(paragraph.split())) for paragraph in about[1:] or about)]
     if children:
         lines += [".SH COMMANDS"]
         for child, line in children.items():
-            lines += [".TP", f".BR vtk\\-{_roff(child)} (1)", _roff(line)]
+            lines += [".TP", f".BR vtk\\-{roff(child)} (1)", roff(line)]
     if itself is not None:
         lines += [".SH OPTIONS", *_parameters(itself)]
     for verb, each in verbs.items():
-        lines += [f".SH {_roff(verb.upper())}", _roff(" ".join(inspect.cleandoc(each.help or "").split()))]
+        lines += [f".SH {roff(verb.upper())}", roff(" ".join(inspect.cleandoc(each.help or "").split()))]
         lines += [*_parameters(each)]
     if examples := [example for one in (itself, *verbs.values()) if one is not None for example in _examples(one)]:
-        lines += [".SH EXAMPLES", ".nf", *(_roff(example) for example in examples), ".fi"]
+        lines += [".SH EXAMPLES", ".nf", *(roff(example) for example in examples), ".fi"]
     lines += [".SH EXIT STATUS"]
     for code, meaning in _EXIT_STATUS.items():
-        lines += [".TP", f".B {int(code)}", _roff(meaning)]
+        lines += [".TP", f".B {int(code)}", roff(meaning)]
     lines += [".SH ENVIRONMENT"]
     for variable, meaning in _ENVIRONMENT.items():
-        lines += [".TP", f".B {_roff(variable)}", _roff(meaning)]
+        lines += [".TP", f".B {roff(variable)}", roff(meaning)]
     others = [other for other in ("vtk", *(f"vtk-{child}" for child in SUBCOMMANDS)) if other != title]
-    lines += [".SH SEE ALSO", ", ".join(f"\\fB{_roff(other)}\\fR(1)" for other in others)]
+    chapter = ["\\fBvtk\\-scale\\fR(7)"] if children else []
+    lines += [".SH SEE ALSO", ", ".join([*(f"\\fB{roff(other)}\\fR(1)" for other in others), *chapter])]
+    return "\n".join(lines) + "\n"
+
+
+def _chapter(title: str, heading: str) -> str:
+    """A chapter of the README as a manual page of section 7."""
+    readme = _README.read_text(encoding="utf-8")
+    body = re.split(rf"^## {re.escape(heading)}\n", readme, flags=re.MULTILINE)[1]
+    lines = [
+        f'.TH {title.upper()} 7 {_RELEASED} "vtk {__version__}" "vtk manual"',
+        ".SH NAME",
+        f"{roff(title)} \\- {roff(heading)}",
+        ".SH DESCRIPTION",
+        *markdown_as_roff(re.split(r"^## ", body, flags=re.MULTILINE)[0]),
+        ".SH SEE ALSO",
+        ", ".join(f"\\fB{roff(other)}\\fR(1)" for other in ("vtk", "vtk-slurm", "vtk-bench")),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -130,15 +151,15 @@ def _parameters(command: Any) -> Iterator[str]:
     for parameter in command.params:
         heading = parameter.rich_help_panel or ""
         if heading != panel and heading:
-            yield f".SS {_roff(heading)}"
+            yield f".SS {roff(heading)}"
         panel = heading
         names = ", ".join([*parameter.opts, *parameter.secondary_opts])
         metavar = parameter.metavar or _choices(parameter, command)
         if parameter.param_type_name == "argument":
             names, metavar = metavar or str(parameter.name).upper(), ""
         yield ".TP"
-        yield f"\\fB{_roff(names)}\\fR" + (f" \\fI{_roff(metavar)}\\fR" if metavar else "")
-        yield _roff(Text.from_markup(parameter.help or "").plain) + _default(parameter)
+        yield f"\\fB{roff(names)}\\fR" + (f" \\fI{roff(metavar)}\\fR" if metavar else "")
+        yield roff(Text.from_markup(parameter.help or "").plain) + _default(parameter)
 
 
 def _choices(parameter: Any, command: Any) -> str:
@@ -151,13 +172,7 @@ def _default(parameter: Any) -> str:
     if not parameter.show_default or parameter.default in (None, False, (), []):
         return ""
     value = parameter.default
-    return _roff(f" [default: {value:.6g}]" if isinstance(value, float) else f" [default: {value}]")
-
-
-def _roff(text: str) -> str:
-    """Text as roff prints it: backslashes and hyphens escaped, no line that starts with a control character."""
-    escaped = text.replace("\\", "\\e").replace("-", "\\-")
-    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
+    return roff(f" [default: {value:.6g}]" if isinstance(value, float) else f" [default: {value}]")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def test_efficiency_is_the_speed_up_over_the_processes_and_threads_are_a_row_of_
     assert (by_thread.theirs, by_thread.peer, by_thread.target) == (4.5, "1 process of 6 threads", None)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_ends_the_bench_with_its_own_words(tmp_path, monkeypatch):
     monkeypatch.setenv("VTK_CACHE", str(tmp_path))
     work = Training("no network", ("--model", "resnet51"))

@@ -110,7 +110,7 @@ def training_markdown(trainings: dict[str, TrainingCost]) -> str:
     rows = [
         ("pixels, images an update and a GPU", *(f"{one.step.size}, {one.batch // one.gpus}" for one in costs)),
         ("GFLOP an image, forward", *(f"{one.step.forward / 1e9:.0f}" for one in costs)),
-        ("forward and backward", *(f"{one.step.both / 1e9:,.0f}" for one in costs)),
+        ("GFLOP an image, forward and backward", *(f"{one.step.both / 1e9:,.0f}" for one in costs)),
         ("updates", *(f"{one.updates:,}" for one in costs)),
         ("EFLOP in all", *(_number(one.operations / 1e18) for one in costs)),
         *(
@@ -125,14 +125,14 @@ def training_markdown(trainings: dict[str, TrainingCost]) -> str:
             *(_hours(one.operations / GPUS, PEAKS[0].bf16, TRAINING_SHARE) for one in costs),
         ),
         ("GB sent by a GPU an update, DDP", *(f"{one.ddp_traffic / 1e9:.2f}" for one in costs)),
-        ("the same, FSDP2", *(f"{one.fsdp_traffic / 1e9:.2f}" for one in costs)),
+        ("GB sent by a GPU an update, FSDP2", *(f"{one.fsdp_traffic / 1e9:.2f}" for one in costs)),
         (
             f"GB/s a GPU that hide DDP's behind the computing of an {PEAKS[0].name}",
             *(f"{one.ddp_traffic / _step_seconds(one) / 1e9:.0f}" for one in costs),
         ),
         ("TB sent by all GPUs in all, DDP", *(f"{one.ddp_traffic * one.updates * GPUS / 1e12:,.0f}" for one in costs)),
         ("GB of memory a GPU, DDP", *(f"{one.ddp_memory / 1e9:.1f}" for one in costs)),
-        ("the same, FSDP2", *(f"{one.fsdp_memory / 1e9:.1f}" for one in costs)),
+        ("GB of memory a GPU, FSDP2", *(f"{one.fsdp_memory / 1e9:.1f}" for one in costs)),
         ("of these kept for the backward pass", *(f"{one.step.kept / 1e9:.1f}" for one in costs)),
     ]
     return "\n".join(markdown_table((f"on {GPUS} GPUs", *trainings), rows))
@@ -218,8 +218,8 @@ def _hours(operations: float, peak: float, share: float) -> str:
 
 
 def _number(value: float) -> str:
-    """Two digits at least, and the whole part."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+    """Three digits, or the whole part where it has more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _short(network: PassCost) -> str:
