@@ -22,8 +22,10 @@ from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.engine.distributed import World, join_world
 from vtk_cli.engine.loop import Clock, FitResult, Plan, fit
+from vtk_cli.engine.optimisation import build_optimizer
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.update import gradients_stay_here
+from vtk_cli.errors import UserError
 
 SAMPLES, BATCH, WIDTH = 60, 8, 6
 POINTS = torch.randn(SAMPLES, WIDTH, generator=torch.Generator().manual_seed(0)).double()
@@ -42,7 +44,7 @@ class Block(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         residual: Tensor = self.outer(F.gelu(self.inner(self.norm(values))))
-        return values + self.scale * residual
+        return (values + self.scale * residual).view_as(values)
 
 
 class Network(nn.Module):
@@ -64,6 +66,7 @@ class Network(nn.Module):
         values = self.stem(values)
         for block in (*self.blocks, self.blocks[0]):
             values = block(values)
+            values += 0.1  # of what is a view
         if self.training:
             self.passes += 1
         found: Tensor = self.head(self.gain * self.tied(self.mixed(values))).squeeze(1)
@@ -111,7 +114,9 @@ NETWORKS: dict[str, Any] = {
 }
 OPTIMIZERS: dict[str, Any] = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1),
-    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=3e-2, momentum=0.9, nesterov=True),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=3e-2, momentum=0.9, nesterov=True, fused=True),
+    "lookahead": lambda parameters: build_optimizer([{"params": list(parameters)}], "lookahead_lamb", lr=1e-2),
+    "adamp": lambda parameters: build_optimizer([{"params": list(parameters)}], "adamp", lr=1e-2),
     "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=1e-2),
     "fused": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, fused=True),
 }
@@ -206,8 +211,8 @@ def train(case: dict[str, Any], world: World | None, folder: Path | None) -> tup
                 console=Console(quiet=True),
                 world=world,
             )
-    except Stopped:
-        return None, {"indices": batches.seen}
+    except (Stopped, UserError) as error:
+        return None, {"indices": batches.seen, "error": str(error)}
     assert result.model is model
     assert all(heard)
     return result, {

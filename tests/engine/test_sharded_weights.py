@@ -23,6 +23,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "adagrad": {"optimizer": "adagrad", "plan": {"ema_decay": None, "clip_norm": None}},
     "normalised": {"network": "normalised", "optimizer": "sgd"},
     "taught": {"network": "taught"},
+    "lookahead": {"optimizer": "lookahead"},
     "twice": {"sittings": 2, "optimizer": "sgd"},
     "moody": {"network": "moody", "optimizer": "sgd", "loss": "asking"},
 }
@@ -35,6 +36,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
     """All trainings by two processes, with whole weights and with parts."""
     folder = tmp_path_factory.mktemp("world")
     cases = {f"{name}-{parallel}": {**TRAININGS[name], "parallel": parallel} for name, parallel in BOTH}
+    cases["refused"] = {"optimizer": "adamp", "parallel": "fsdp"}
     assert run_world(Path(trainings.__file__), str(folder), json.dumps(cases)) == [0, 0]
     return folder, [torch.load(folder / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
 
@@ -102,3 +104,11 @@ def test_each_process_holds_about_half(name: str, together: tuple[Path, list[dic
     if (name, "ddp") in BOTH:
         first, second = (seen[f"{name}-ddp"]["parts"] for seen in together[1])
         assert first == second == [wholes[0], wholes[0]]
+
+
+def test_an_optimiser_that_cannot_work_on_parts_is_refused_before_the_first_update(
+    together: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    for seen in together[1]:
+        assert "the optimiser AdamP, as it is set up, does not work on parts" in seen["refused"]["error"]
+        assert seen["refused"]["indices"] == []

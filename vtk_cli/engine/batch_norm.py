@@ -50,7 +50,7 @@ def ordinary_batch_norm(model: nn.Module) -> nn.Module:
     before = {kind: plain for plain, kind in _KINDS.items()}
     for module in model.modules():
         if type(module) in before:
-            module.__class__ = before[type(module)]  # type: ignore[assignment]  # it is a batch normalisation
+            module.__class__ = before[type(module)]
     return model
 
 

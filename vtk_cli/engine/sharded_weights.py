@@ -18,15 +18,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _get_default_group
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from vtk_cli.engine.averages import Averages, kept_buffers
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.sharded_blocks import blocks
+from vtk_cli.engine.sharded_optimizer import ShardedOptimizer, distributed, own_rows, replicated
 
 _KEPT_BACK = "gradients_are_kept_back"
 _BROADCAST_BYTES = 2**28
@@ -51,22 +52,23 @@ class ShardedWeights:
         ema_decay: of the average; None keeps none.
 
     Raises:
-        ValueError: the optimiser has a parameter that the model has not.
+        UserError, ValueError: see `ShardedOptimizer`.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, world: World, ema_decay: float | None
     ) -> None:
         self.model = model.cpu()
-        self._optimizer, self._world = optimizer, world
+        self._world = world
         self._mesh = init_device_mesh(world.device.type, (world.size,))
         self._make_equal(model)
         self.averaged = None if ema_decay is None else copy.deepcopy(model).eval()
         self.called: nn.Module = self._sharded(copy.deepcopy(model))
         self._parts = list(self.called.parameters())
-        self._learning = [self._replicated(part) if part.ndim == 0 else part for part in self._parts]
+        # A scalar cannot be cut: the optimiser, which may take all at once, gets its memory as a `DTensor`.
+        self._learning = [one if one.ndim else _whole_in_each(one, self._mesh) for one in self._parts]
         self._buffers = kept_buffers(model)
-        self._replace_in_optimizer()
+        self._optimizer = ShardedOptimizer(optimizer, model.parameters(), self._learning, self._mesh)
         if ema_decay is not None:
             self._averages = Averages([tensor.clone() for tensor in self._local()], ema_decay)
         self._hook()
@@ -80,12 +82,12 @@ class ShardedWeights:
         for scalar, learning in zip(self._parts, self._learning, strict=True):
             if scalar is not learning and scalar.grad is not None:
                 dist.all_reduce(scalar.grad)
-                learning.grad = self._distributed(scalar.grad / self._world.size, learning)
+                learning.grad = distributed(scalar.grad / self._world.size, learning)
                 scalar.grad = None
 
     def clip(self, largest: float) -> None:
         """Scale the gradient down to a 2-norm of `largest`, if it is longer; as `nn.utils.clip_grad_norm_` does."""
-        gradients = [cast("DTensor", one.grad) for one in self._optimised if one.grad is not None]
+        gradients = [cast("DTensor", one.grad) for one in self._optimizer.parameters if one.grad is not None]
         factor = (largest / (self._norm(gradients) + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.to_local().mul_(factor)
@@ -97,7 +99,7 @@ class ShardedWeights:
 
     def norm(self) -> Tensor:
         """The 2-norm of all weights that learn, 0-dimensional."""
-        return self._norm([cast("DTensor", one.detach()) for one in self._optimised])
+        return self._norm([cast("DTensor", one.detach()) for one in self._optimizer.parameters])
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -121,12 +123,7 @@ class ShardedWeights:
         The optimiser is one over the model's parameters again, its state in the host's memory: for another training.
         """
         self._put_together()
-        states = tree_map_only(DTensor, lambda part: part.full_tensor().cpu(), dict(self._optimizer.state))
-        whole_of = dict(zip(self._learning, self.model.parameters(), strict=True))
-        for group in self._optimizer.param_groups:
-            group["params"][:] = [whole_of[part] for part in group["params"]]
-        self._optimizer.state.clear()
-        self._optimizer.state.update({whole_of[part]: state for part, state in states.items()})
+        self._optimizer.give_back()
 
     def share_statistics(self) -> None:
         """Give all processes the first one's buffers, which are those that are saved."""
@@ -140,15 +137,10 @@ class ShardedWeights:
         """
         keep = self._world.is_main
         self._fill(keep=keep)
-
-        def whole(part: DTensor) -> Tensor | None:
-            tensor = part.full_tensor()
-            return tensor.cpu() if keep else None
-
         return {
             "model": self.model.state_dict(),
             "ema": None if self.averaged is None else self.averaged.state_dict(),
-            "optimizer": tree_map_only(DTensor, whole, self._optimizer.state_dict()),
+            "optimizer": self._optimizer.state_dict(keep=keep),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -159,18 +151,10 @@ class ShardedWeights:
         """
         self.model.load_state_dict(state["model"])
         self._cut(self.model, self._local())
-        saved = state["optimizer"]
-        names = [name for group in saved["param_groups"] for name in group["params"]]
-        learning = dict(zip(names, self._optimised, strict=True))
-        states = {name: self._in_parts(learning[name], values) for name, values in saved["state"].items()}
-        self._optimizer.load_state_dict({**saved, "state": states})
+        self._optimizer.load_state_dict(state["optimizer"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["ema"])
             self._cut(self.averaged, self._averages.tensors)
-
-    @property
-    def _optimised(self) -> list[nn.Parameter]:
-        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
     @property
     def _whole_models(self) -> list[nn.Module]:
@@ -192,27 +176,12 @@ class ShardedWeights:
             scalar.data = scalar.data.to(self._world.device)
         compiled = [one._compiled_call_impl is not None for one in self.model.modules()]
         for block in (*blocks(model), model):
+            block.register_forward_hook(_without_views)
             fully_shard(block, mesh=self._mesh, ignored_params=scalars)
         for module, is_compiled in zip(model.modules(), compiled, strict=True):
             if is_compiled:  # a copy of a compiled module is not compiled
                 module.compile()
         return model
-
-    def _replicated(self, scalar: nn.Parameter) -> nn.Parameter:
-        """The same memory as a `DTensor`, for optimisers that take all parameters at once."""
-        distributed = DTensor.from_local(scalar.detach(), self._mesh, [Replicate()], run_check=False)
-        return nn.Parameter(distributed, requires_grad=scalar.requires_grad)
-
-    def _replace_in_optimizer(self) -> None:
-        part_of = dict(zip(self.model.parameters(), self._learning, strict=True))
-        for group in self._optimizer.param_groups:
-            if unknown := [tuple(one.shape) for one in group["params"] if one not in part_of]:
-                raise ValueError(f"the optimiser has parameters that the model has not, of shapes {unknown}")
-            group["params"][:] = [part_of[one] for one in group["params"]]
-        for whole, part in part_of.items():
-            if whole in self._optimizer.state:  # some have it from the start
-                self._optimizer.state[part] = self._in_parts(part, self._optimizer.state.pop(whole))
-        self._optimizer.zero_grad(set_to_none=True)
 
     def _hook(self) -> None:
         """What is done around a forward pass of the whole network.
@@ -233,7 +202,7 @@ class ShardedWeights:
             due[0] = torch.is_grad_enabled() and not getattr(module, _KEPT_BACK, False)
             for part, owner, attribute in owners:
                 if (used := getattr(owner, attribute)) is not part:
-                    _own(part).copy_(self._own_rows(used, part))
+                    _own(part).copy_(own_rows(used, self._mesh))
 
         self.called.register_forward_pre_hook(before)
         self.called.register_forward_hook(after)
@@ -261,7 +230,7 @@ class ShardedWeights:
         for model in self._whole_models:
             tensors = self._local() if model is self.model else self._averages.tensors
             for whole, part, tensor in self._matched(model, tensors):
-                found = tensor if part is None else self._distributed(tensor, part).full_tensor()
+                found = tensor if part is None else distributed(tensor, part).full_tensor()
                 if keep:
                     whole.copy_(found)
         if keep:  # those that are no part of the state change too
@@ -272,7 +241,7 @@ class ShardedWeights:
     def _cut(self, model: nn.Module, tensors: Sequence[Tensor]) -> None:
         """The other way round."""
         for whole, part, tensor in self._matched(model, tensors):
-            tensor.copy_(whole if part is None else self._own_rows(whole, part))
+            tensor.copy_(whole if part is None else own_rows(whole, self._mesh))
 
     def _matched(self, model: nn.Module, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, DTensor | None, Tensor]]:
         """Of each tensor of the state: where it is whole, what it is cut like (None: it is not), and the part."""
@@ -280,31 +249,6 @@ class ShardedWeights:
         wholes = [*model.parameters(), *(buffers[name] for name in self._buffers)]
         parts = [part if isinstance(part, DTensor) else None for part in self._parts]
         yield from zip(wholes, [*parts, *[None] * len(self._buffers)], tensors, strict=True)
-
-    def _own_rows(self, whole: Tensor, part: Tensor) -> Tensor:
-        """The rows of `whole` that this process has, as FSDP cuts them: equally many each, the last ones the rest."""
-        rows = -(-part.shape[0] // self._world.size)
-        return whole[self._world.rank * rows : (self._world.rank + 1) * rows]
-
-    def _distributed(self, local: Tensor, like: DTensor | nn.Parameter) -> DTensor:
-        placements = cast("DTensor", like).placements
-        return DTensor.from_local(
-            local, self._mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
-        )
-
-    def _in_parts(self, parameter: nn.Parameter, values: Mapping[str, Any]) -> dict[str, Any]:
-        """An optimiser's whole state of a parameter, cut as the parameter is; what has another shape is copied."""
-
-        def cut(name: str, value: Any) -> Any:
-            if not isinstance(value, Tensor) or (value.ndim == 0 and (parameter.ndim or name == "step")):
-                return value
-            value = value.to(self._world.device)
-            if value.shape != parameter.shape or value.ndim == 0:
-                return DTensor.from_local(value.clone(), self._mesh, [Replicate()], run_check=False)
-            rows = self._own_rows(value, parameter).clone(memory_format=torch.contiguous_format)
-            return self._distributed(rows, parameter)
-
-        return {name: cut(name, value) for name, value in values.items()}
 
     def _norm(self, tensors: Iterable[DTensor]) -> Tensor:
         """The 2-norm of all of them together; in double precision, for it is squared."""
@@ -328,6 +272,15 @@ def gradients_kept_back(model: FSDPModule) -> Iterator[None]:
     finally:
         setattr(model, _KEPT_BACK, before)
         model.set_requires_gradient_sync(not before)
+
+
+def _whole_in_each(scalar: nn.Parameter, mesh: DeviceMesh) -> nn.Parameter:
+    return nn.Parameter(replicated(scalar.detach(), mesh), requires_grad=scalar.requires_grad)
+
+
+def _without_views(_: nn.Module, __: Any, output: Any) -> Any:
+    """What is done in place to a view that a block returns would pass by the hook that puts the block together."""
+    return tree_map_only(Tensor, lambda found: found.clone() if found._is_view() else found, output)
 
 
 def _own(part: Tensor) -> Tensor:
