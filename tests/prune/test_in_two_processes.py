@@ -11,6 +11,7 @@ import torch
 
 from tests.command_line import Said
 from tests.prune.conftest import TINY, Prune
+from tests.prune.test_resume import stopping
 from tests.shared_runs import run_together
 from vtk_cli.app import main
 
@@ -99,3 +100,22 @@ def test_scores_that_are_compared_over_all_layers_are_not_held_in_parts(prune: P
         assert "chooses among all weights at once" in refused.err
     plan = prune("run", *SEARCH, "--nproc", "2", "--dry-run", "--json").object
     assert plan["processes"] == 2
+
+
+def test_a_search_that_one_process_began_two_end_alike(
+    runs: tuple[Path, dict[str, list[Said]]], prune_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = runs
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("VTK_CACHE", str(prune_cache))
+    command = ["prune", "run", *CASES["gem-miner"]]
+    with stopping(monkeypatch, 7, "SIGTERM"):
+        assert main([*command, "--quiet", "--out", "begun by one"]) == 75
+    ended = run_together(
+        [[*command, "--out", "begun by one", "--json"]], folder=root, cache=prune_cache, preload="vtk_cli.prune.job"
+    )
+    assert [one.code for one in ended[0]] == [0, 0], ended
+    whole, begun = state_of(root / "gem-miner, one"), state_of(root / "begun by one")
+    for key, value in whole.items():
+        if key.startswith("search."):
+            torch.testing.assert_close(begun[key], value, atol=1e-6, rtol=1e-6, msg=key)

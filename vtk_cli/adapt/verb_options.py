@@ -106,7 +106,9 @@ class LabelOptions(RunFolderOptions):
 class TrainOptions(RunFolderOptions, ProcessOptions):
     """`vtk adapt train`."""
 
-    device: str = option("", "auto, cpu, cuda, cuda:N or mps [default: as at the start].", panel="Run", metavar="NAME")
+    device: str | None = option(  # type: ignore[assignment]  # None: as at the start
+        None, "auto, cpu, cuda, cuda:N or mps [default: as at the start].", panel="Run", metavar="NAME"
+    )
     parallel: Parallel | None = option(
         None, "ddp: whole weights in each process; fsdp: a part [default: as at the start].", panel="Scale"
     )
