@@ -37,7 +37,8 @@ def test_a_job_file_has_the_lines_that_the_readme_shows_in_their_order(command, 
     assert main(arguments) == 0
     made = iter(capsys.readouterr().out.splitlines())
     for line in shown.splitlines():
-        assert line in made, line  # consumes what comes before
+        pattern = re.escape(line).replace(re.escape(" ... "), " .* ")
+        assert any(re.fullmatch(pattern, one) for one in made), line  # takes what comes before
 
 
 @pytest.mark.slow
