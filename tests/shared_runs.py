@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def _forked(arguments: list[str], rank: int, processes: int, port: int, said: Pa
         from vtk_cli.app import main as vtk
 
         code = vtk(arguments)
+    except Exception:  # noqa: BLE001  (told, and then this process ends)
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

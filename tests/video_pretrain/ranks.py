@@ -25,7 +25,7 @@ def state(name: str, rank: int, processes: int) -> dict[str, Any]:
     """The gradients of the last of three plain gradient steps, and what the framework remembers."""
     model = PretrainedVideo(METHODS[name](), None)
     called = DistributedDataParallel(model) if processes > 1 else model
-    objective = SSLObjective(model, FreqAug("none"), STEPS)
+    objective = SSLObjective(FreqAug("none"), STEPS)
     optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
     mine = slice(rank * BATCH // processes, (rank + 1) * BATCH // processes)
     for step in range(STEPS):

@@ -198,7 +198,6 @@ def test_the_filter_is_shown_as_a_picture_and_a_film(clips: Path, run: Call) -> 
         (["run", "--time", "debias"], "needs classes"),
         (["run", "--method", "moco", "--queue", "100"], "is no multiple of the"),
         (["run", "--batch-size", "1"], "one alone has none"),
-        (["run", "--views", "3"], "do not pair up"),
         (["run", "--freeze"], "is for supervised training"),
         (["run", "--dropout", "0.5"], "is for supervised training"),
         (["run", "--sampling", "segment:8", "--view-gap-min", "1"], "have no gap"),

@@ -14,14 +14,35 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.video_pretrain.tiny_runs import CPU, Call
+from tests.command_line import Said
+from tests.shared_runs import run_together
+from tests.video_pretrain.tiny_runs import CPU
 from vtk_cli.errors import ExitCode
 
-# Adam would make rounding errors of gradients that are zero (those of the keys' biases) into steps.
-SMALL = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--optimizer", "sgd", "--lr", "0.1", *CPU]
-# Networks and heads without batch normalisation: of the CPU's there is none over several processes.
-SIMCLR = ["--recipe", "digits-ssl", "--model", "timesformer_tiny", "--no-head-bn", "--time", "order,flow", *SMALL]
-TIME = ["--recipe", "digits-supervised", "--objective", "supervised", "--time", "order,flow", "--warmup", "0", *SMALL]
+# 24 videos, 8 an update: 21 updates. Of SGD: Adam would make rounding errors of gradients that are zero (those of the
+# keys' biases) into steps.
+SMALL = (
+    *("--epochs", "7", "--batch-size", "8", "--knn-epochs", "7", "--evaluate-epochs", "7"),
+    *("--precision", "fp32", "--optimizer", "sgd", "--warmup", "0", "--quiet", *CPU),
+)
+DIGITS = ("--recipe", "digits-ssl", *SMALL)
+TRANSFORMER = ("--model", "timesformer_tiny", "--no-head-bn", "--lr", "0.1")
+TIME = ("--recipe", "digits-supervised", "--objective", "supervised", *SMALL, "--lr", "0.05")
+CASES: dict[str, tuple[str, ...]] = {
+    "simclr with tokens": (*DIGITS, *TRANSFORMER, "--time", "order,flow", "--accumulate", "2"),
+    "moco": (*DIGITS, *TRANSFORMER, "--method", "moco", "--queue", "64"),
+    "time": (*TIME, "--time", "order,debias,flow", "--ema-decay", "0.9"),
+    "time, each its own order": (*TIME, "--time", "order,debias,flow", "--time-perm", "sample", "--clip-norm", "1"),
+}
+NORMALISED: dict[str, tuple[str, ...]] = {
+    "simclr": (*DIGITS, "--lr", "0.02", "--views", "3"),
+    "byol": (*DIGITS, "--lr", "0.02", "--method", "byol", "--predictor-width", "32", "--momentum-encoder", "0.9"),
+    "swav": (*DIGITS, "--lr", "0.02", "--method", "swav", "--prototypes", "20"),
+}
+"""With batch normalisation over both processes, as their recipe has it; in float64."""
+SHARED = ["simclr with tokens", "moco", "time", "byol", "swav"]
+"""Of each of these processes hold a part."""
+FOUND = [*((name, "ddp") for name in (*CASES, *NORMALISED)), *((name, "fsdp") for name in SHARED)]
 LAUNCHERS = {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 
 pytestmark = pytest.mark.slow
@@ -43,27 +64,44 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("options", [SIMCLR, TIME])
+@pytest.fixture(scope="module")
+def runs(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, str], list[Said]]]:
+    """The runs of one process and of two, by case and by what each process holds, and what they said."""
+    root = tmp_path_factory.mktemp("runs")
+    said: dict[tuple[str, str], list[Said]] = {}
+    for cases, preload in ((CASES, "vtk_cli.video_pretrain.use"), (NORMALISED, "tests.video_pretrain.in_double")):
+        for processes, ways in (
+            (1, [(name, "alone") for name in cases]),
+            (2, [way for way in FOUND if way[0] in cases]),
+        ):
+            commands = [
+                ["video-pretrain", "run", clips, *cases[name], "--out", f"{name}, {held}"]
+                + ([] if held == "alone" else ["--parallel", held])
+                for name, held in ways
+            ]
+            done = run_together(commands, folder=root, cache=root / "cache", preload=preload, processes=processes)
+            said |= dict(zip(ways, done, strict=True))
+    return root, said
+
+
+@pytest.mark.parametrize(("name", "held"), FOUND)
 def test_two_processes_come_to_the_weights_losses_and_answers_of_one(
-    clips: Path, run: Call, tmp_path: Path, options: list[str]
+    runs: tuple[Path, dict[tuple[str, str], list[Said]]], name: str, held: str
 ) -> None:
-    code, _, err = run("run", clips, *options, "--out", "one")
-    assert code == 0, err
-    done = together(tmp_path, "run", clips, *options, "--out", "two")
-    assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
-        torch.testing.assert_close(
-            two[name], tensor, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name} {text}"
-        )
-    for alone, shared in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        assert alone.keys() == shared.keys()
-        assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-5)
-        assert shared["step"] == alone["step"]
-    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two")]
+    root, said = runs
+    for way in ((name, "alone"), (name, held)):
+        assert {one.code for one in said[way]} == {0}, said[way]
+    alone, together = root / f"{name}, alone", root / f"{name}, {held}"
+    one, two = (load_file(run / "model.safetensors") for run in (alone, together))
+    torch.testing.assert_close(two, one, atol=1e-6, rtol=1e-6)
+    for mine, ours in zip(rows(alone), rows(together), strict=True):
+        assert mine.keys() == ours.keys()
+        assert ours["loss"] == pytest.approx(mine["loss"], rel=1e-5)
+        assert ours["step"] == mine["step"]
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (alone, together)]
     assert summaries[0]["top1"] == summaries[1]["top1"]
-    assert summaries[0]["updates"] == summaries[1]["updates"] == 6
+    steps = -(-3 // (2 if "--accumulate" in {**CASES, **NORMALISED}[name] else 1)) * 7
+    assert summaries[0]["updates"] == summaries[1]["updates"] == steps
 
 
 def test_two_processes_train_with_all_temporal_losses_and_name_every_broken_video(clips: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.video_pretrain.tiny_methods import DIM, PROTOTYPES, QUEUE, byol, moco, simclr, swav, views
+from vtk_cli.engine.update import Clock
+from vtk_cli.video_pretrain.freqaug import FreqAug
+from vtk_cli.video_pretrain.objective import PretrainedVideo, SSLObjective
 from vtk_cli.video_pretrain.simclr import nt_xent
 from vtk_cli.video_pretrain.ssl_method import annealed_momentum
 from vtk_cli.video_pretrain.swav import sinkhorn
@@ -55,10 +59,12 @@ def test_simclr_is_nt_xent_of_its_heads_unit_vectors():
     assert method.loss([one, other], 0, 0.0, 0).item() == pytest.approx(slow_nt_xent(*z, 0.2), rel=1e-5)
 
 
-def test_simclr_of_four_views_is_the_mean_of_its_pairs():
-    method, four = simclr(), views(4, 6)
-    pairs = [method.loss(four[:2], 0, 0.0, 0), method.loss(four[2:], 0, 0.0, 0)]
-    torch.testing.assert_close(method.loss(four, 0, 0.0, 0), sum(pairs) / 2)
+@pytest.mark.parametrize("make", [simclr, swav])
+@pytest.mark.parametrize("count", [3, 4])
+def test_the_loss_of_more_views_is_the_mean_of_all_pairs(make, count):
+    method, seen = make(), views(count, 6)
+    pairs = [method.loss(pair, 0, 0.5, 0) for pair in combinations(seen, 2)]
+    torch.testing.assert_close(method.loss(seen, 0, 0.5, 0), sum(pairs) / len(pairs))
 
 
 def test_mocos_loss_is_the_cross_entropy_of_the_other_views_key_against_the_queue():
@@ -119,22 +125,25 @@ def test_an_average_of_momentum_1_is_frozen_and_of_0_a_copy(make):
         with torch.no_grad():
             for weight in (*method.backbone.parameters(), *method.head.parameters()):
                 weight.add_(1.0)
-        method.loss(views(2, 4), 0, 0.0, 0)
+        method.advance(0.0)
         fast = [*method.backbone.parameters(), *method.head.parameters()]
         for before, now, trained in zip(slow, averaged.parameters(), fast, strict=True):
             torch.testing.assert_close(now, momentum * before + (1 - momentum) * trained)
 
 
 @pytest.mark.parametrize("make", [moco, byol])
-def test_the_average_moves_once_a_batch_and_before_the_keys_are_made(make):
+def test_losses_do_not_move_the_average_and_the_objective_moves_it_before_them(make):
     method = make(0.0)
     averaged = method.key_networks if make is moco else method.target_networks
-    seen = views(2, 4)
-    method.loss(seen, 0, 0.0, 0)
     with torch.no_grad():
         method.backbone.layer.weight.add_(1.0)
-    method.loss(seen, 1, 0.0, 0)
+    for number in range(2):
+        method.loss(views(2, 4), number, 0.0, 0)
     assert (averaged[0].layer.weight != method.backbone.layer.weight).all()
+    batch = (None, torch.stack(views(2, 4), dim=1), torch.zeros(4, 2, dtype=torch.bool), None)
+    losses = SSLObjective(FreqAug("none"), 10)(PretrainedVideo(method, None), batch, Clock(0, 0, 0))
+    next(losses)
+    assert torch.equal(averaged[0].layer.weight, method.backbone.layer.weight)
 
 
 @pytest.mark.parametrize("make", [moco, byol])
@@ -145,8 +154,7 @@ def test_batches_that_make_one_update_move_the_average_once(make):
         method.backbone.layer.weight.add_(1.0)
     moved = []
     for progress in (0.0, 0.0, 0.5):
-        for number in range(2):
-            method.loss(views(2, 4), number, progress, 0)
+        method.advance(progress)
         moved.append(averaged[0].layer.weight.clone())
     assert torch.equal(moved[0], moved[1])
     assert not torch.equal(moved[1], moved[2])
@@ -228,6 +236,7 @@ def test_sinkhorn_is_the_papers_loop():
 
 def test_swav_swaps_codes_and_predictions():
     method, (one, other) = swav(), views(2, 9)
+    method.advance(0.5)
     weight = F.normalize(method.prototypes.weight, dim=1).detach()
     scores = [F.normalize(method.head(method.backbone(view)), dim=1) @ weight.T for view in (one, other)]
     codes = [sinkhorn(score.detach(), 0.05, 3) for score in scores]
@@ -239,6 +248,7 @@ def test_prototypes_have_unit_length_and_no_gradient_at_first():
     method, seen = swav(frozen=0.1), views(2, 9)
     with torch.no_grad():
         method.prototypes.weight.mul_(3)
+    method.advance(0.05)
     method.loss(seen, 0, 0.05, 0).backward()
     torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(PROTOTYPES))
     assert (method.prototypes.weight.grad == 0).all()

@@ -32,14 +32,15 @@ def stacked(count: int, batch: int) -> Tensor:
 def test_each_view_is_filtered_where_it_was_drawn_and_comes_as_it_is_elsewhere():
     seen: list[list[Tensor]] = []
 
-    def model(each: list[Tensor], *_: object, **__: object) -> Tensor:
-        seen.append(each)
-        return torch.zeros(())
+    class Listening(PretrainedVideo):
+        def forward(self, each: list[Tensor], *_: object, **__: object) -> Tensor:
+            seen.append(each)
+            return torch.zeros(())
 
     given = stacked(2, 3)
     flags = torch.tensor([[True, False], [False, False], [True, True]])
     freqaug = FreqAug("t", high(0.1), probability=0.5)
-    list(SSLObjective(PretrainedVideo(simclr(), None), freqaug, 10)(model, (None, given, flags, None), CLOCK))
+    list(SSLObjective(freqaug, 10)(Listening(simclr(), None), (None, given, flags, None), CLOCK))
     for sample in range(3):
         for view in range(2):
             raw = given[sample, view]
@@ -52,7 +53,7 @@ def test_there_are_as_many_losses_as_the_framework_has_passes(make, count):
     model = PretrainedVideo(make(), None)
     given = stacked(4, 2)[:, :3] if make is moco else stacked(2, 2)
     flags = torch.zeros(given.shape[:2], dtype=torch.bool)
-    losses = list(SSLObjective(model, NONE, 10)(model, (None, given, flags, None), CLOCK))
+    losses = list(SSLObjective(NONE, 10)(model, (None, given, flags, None), CLOCK))
     assert len(losses) == count
 
 
@@ -68,8 +69,8 @@ def test_the_temporal_losses_of_the_first_view_come_with_the_last_loss():
     model = PretrainedVideo(SimCLR(backbone, torch.nn.Linear(32, 5), temperature=0.2), heads)
     given = torch.randn(3, 2, 3, 4, 12, 12)
     flags = torch.zeros(3, 2, dtype=torch.bool)
-    (both,) = SSLObjective(model, NONE, 10, ("order", "flow"))(model, (None, given, flags, None), CLOCK)
-    (alone,) = SSLObjective(model, NONE, 10)(model, (None, given, flags, None), CLOCK)
+    (both,) = SSLObjective(NONE, 10, ("order", "flow"))(model, (None, given, flags, None), CLOCK)
+    (alone,) = SSLObjective(NONE, 10)(model, (None, given, flags, None), CLOCK)
     tokens = backbone.tokens(given[:, 0])[1]
     expected = alone + heads.order_loss(tokens) + heads.flow_loss(tokens, given[:, 0])
     torch.testing.assert_close(both, expected)
@@ -90,7 +91,7 @@ def test_motion_is_labelled_before_frequencies_are_taken_out():
     supervised = SupervisedObjective(freqaug, smoothing=0.0, temporal={"flow": 1.0})
     supervised(ClassifiedVideo(backbone, 5, temporal=heads), (None, given[:, :1], flags[:, :1], torch.arange(3)), CLOCK)
     pretrained = PretrainedVideo(SimCLR(backbone, torch.nn.Linear(32, 5), temperature=0.2), heads)
-    list(SSLObjective(pretrained, freqaug, 10, ("flow",))(pretrained, (None, given, flags, None), CLOCK))
+    list(SSLObjective(freqaug, 10, ("flow",))(pretrained, (None, given, flags, None), CLOCK))
     gray = 128 * (0.299 * given[:, 0, 0] + 0.587 * given[:, 0, 1] + 0.114 * given[:, 0, 2])
     assert len(heard) == 2
     for first in heard:

@@ -29,10 +29,15 @@ class ProcessOptions(SpeechOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelOptions(ProcessOptions, RunOptions):
+class SharedTrainingOptions(ProcessOptions):
     """How the processes of one training share it."""
 
     parallel: Parallel = option(
         "ddp", "ddp: whole weights in each process; fsdp: a part, for networks too large for one GPU.", panel="Scale"
     )
     sync_bn: bool = option(False, "Batch normalisation over all processes, not in each alone.", panel="Scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelOptions(SharedTrainingOptions, RunOptions):
+    """Of a run that several processes share."""

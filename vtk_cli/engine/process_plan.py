@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from vtk_cli.engine.distributed import World
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.parallel_options import SharedTrainingOptions
 from vtk_cli.errors import UserError
 
 
-def process_plan(options: ParallelOptions, world: World, batch_size: int, unit: str = "images") -> dict[str, Any]:
+def process_plan(options: SharedTrainingOptions, world: World, batch_size: int, unit: str = "images") -> dict[str, Any]:
     """How many processes there are, what of a batch each gets, and what each holds.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from vtk_cli.console import Console
 from vtk_cli.engine.launch import launched
+from vtk_cli.engine.parallel_options import ProcessOptions
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.train.image_options import parse_eval_sets
@@ -39,7 +40,7 @@ class _UseOptions(SpeechOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(_UseOptions):
+class EvalOptions(_UseOptions, ProcessOptions):
     """`vtk train eval`."""
 
     model: str = option("", _MODEL_HELP, positional=True, metavar="MODEL")
@@ -170,7 +171,7 @@ add_command(
 add_command(
     app,
     EvalOptions,
-    evaluate,
+    launched(evaluate),
     name="eval",
     epilog="Examples:  vtk train eval runs/train/2025-01-31-digits   ·   vtk train eval resnet50 imagenet/val",
 )

@@ -7,7 +7,6 @@ So that N processes mix what one does, these two hand each other their samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -68,7 +67,6 @@ class Mirrored:
 
     def _exchanged(self, rows: Tensor) -> Tensor:
         """The rows of the other process, while it gets these."""
-        world: Any = self.world
         sent = rows.contiguous()
         received = torch.empty_like(sent)
         requests = dist.batch_isend_irecv(

@@ -260,11 +260,8 @@ class Objective:
         seen = known.present.amax(dim=1)
         return self._point_weight * point_loss(predicted, main, seen, self._points.beta, count=self._counted(seen))
 
-
     def _counted(self, present: Tensor) -> Tensor:
-        """Over how many points R is a mean: each process's equal share of all, for their gradients are averaged, and the
-        mean is to be that of the whole batch.
-        """
+        """Over how many points R is a mean: an equal share of those of all processes, whose gradients are averaged."""
         count = summed(present.float().sum(), self._world).clamp(min=1)
         return count / self._world.size if self._world is not None else count
 

@@ -17,6 +17,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.classification import EvalSet, ImageSource
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.engine.devices import Precision
+from vtk_cli.engine.distributed import World
 from vtk_cli.errors import UserError
 from vtk_cli.models.evaluation import Evaluation, evaluate
 from vtk_cli.models.preprocessing import PixelConfig
@@ -50,6 +51,7 @@ def score_outliers(
     batch_size: int,
     workers: int,
     console: Console,
+    world: World | None = None,
 ) -> list[SetScore]:
     """Measure how well confidence finds the images of each set among images of the classes.
 
@@ -63,6 +65,7 @@ def score_outliers(
         pixels: the preprocessing.
         device, precision, batch_size, workers: of the forward pass.
         console: hears of broken files.
+        world: this process among those that share the work; None for a single one.
 
     Raises:
         UserError: there are no images of the classes of a set, or images have several labels.
@@ -75,9 +78,12 @@ def score_outliers(
             batch_size=batch_size,
             workers=workers,
             console=console,
+            world=world,
             pin_memory=device.type == "cuda",
         )
-        found = evaluate(network, batches, pixels=pixels, device=device, precision=precision, restrict=classes)
+        found = evaluate(
+            network, batches, pixels=pixels, device=device, precision=precision, world=world, restrict=classes
+        )
         batches.close()
         if not isinstance(found, Evaluation):
             what = "the confidence in one class says nothing of images that may show several"

@@ -10,9 +10,11 @@ from vtk_cli.data.coco_files import find_coco_files
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.data.options import DIGITS
 from vtk_cli.engine.devices import resolve_device
+from vtk_cli.engine.distributed import World, join_world
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder
+from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation
 from vtk_cli.models.evaluation import evaluate
 from vtk_cli.train.command import EvalOptions, ExportOptions, PredictOptions
 from vtk_cli.train.eval_sets import open_sets, score_sets
@@ -20,6 +22,7 @@ from vtk_cli.train.exporting import export_network
 from vtk_cli.train.outliers import score_outliers
 from vtk_cli.train.prediction import predict, prediction_table, predictions_json, write_predictions
 from vtk_cli.train.report import evaluation_json, result_rows, score_table, write_evaluation
+from vtk_cli.train.robustness import SetScore
 from vtk_cli.train.trained import Trained, open_trained
 
 _SHOWN = 20
@@ -29,12 +32,23 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     """Measure a trained network on its validation images or on others, and on further sets."""
     if options.out is not None:
         require_folder(options.out)
-    device = resolve_device(options.device)
-    trained = open_trained(options.model, options.which)
-    data, source = _source(options, trained, console)
+    with join_world(options.device) as world:
+        face = console if world.is_main else Console(quiet=True)
+        trained = open_trained(options.model, options.which)
+        data, source = _source(options, trained, face)
+        evaluation, scores = _measured(options, trained, (data, source), world, face)
+        world.on_main(lambda: _tell(options, trained, (data, source), evaluation, scores=scores, console=face))
+    return ExitCode.DONE
+
+
+def _measured(
+    options: EvalOptions, trained: Trained, images: tuple[str, ImageSource], world: World, console: Console
+) -> tuple[Evaluation | MultiLabelEvaluation, list[SetScore]]:
+    """The network on its images (their name, and they themselves) and on the further sets, shared by all processes."""
+    data, source = images
     sets = open_sets(options.eval_sets, trained.class_names, console)
     outliers = open_sets(options.outlier_sets, trained.class_names, console, "--outlier-set")
-    network, pixels = trained.network.module.to(device), trained.network.config
+    network, pixels = trained.network.module.to(world.device), trained.network.config
     workers = 0 if data == DIGITS and options.workers is None else worker_count(options.workers)
     batches = EvaluationBatches(
         source,
@@ -42,30 +56,50 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
         batch_size=options.batch_size,
         workers=workers,
         console=console,
+        world=world,
+        pin_memory=world.device.type == "cuda",
     )
-    evaluation = evaluate(network, batches, pixels=pixels, device=device, precision=options.precision)
+    evaluation = evaluate(
+        network, batches, pixels=pixels, device=world.device, precision=options.precision, world=world
+    )
     batches.close()
     scores = score_sets(
         network,
         sets,
         pixels=pixels,
-        device=device,
+        device=world.device,
         precision=options.precision,
         batch_size=options.batch_size,
         workers=workers,
         console=console,
+        world=world,
     )
     scores += score_outliers(
         network,
         outliers,
         source,
         pixels=pixels,
-        device=device,
+        device=world.device,
         precision=options.precision,
         batch_size=options.batch_size,
         workers=workers,
         console=console,
+        world=world,
     )
+    return evaluation, scores
+
+
+def _tell(
+    options: EvalOptions,
+    trained: Trained,
+    images: tuple[str, ImageSource],
+    evaluation: Evaluation | MultiLabelEvaluation,
+    *,
+    scores: list[SetScore],
+    console: Console,
+) -> None:
+    """Show and write what was measured."""
+    data, source = images
     title = f"{trained.network.name.label} on {data}"
     console.table(title, ("", "value"), result_rows(evaluation))
     if scores:
@@ -79,7 +113,6 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
     console.emit(
         {"model": trained.network.name.label, "data": data, **evaluation_json(evaluation, trained.class_names, scores)}
     )
-    return ExitCode.DONE
 
 
 def predict_images(options: PredictOptions, console: Console) -> ExitCode:

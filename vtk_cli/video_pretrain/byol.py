@@ -41,18 +41,21 @@ class BYOL(SSLMethod):
         self._targets: list[Tensor] = []
         self._followed: float | None = None
 
+    def advance(self, progress: float) -> None:
+        """The averaged network follows the trained one, once an update."""
+        if progress != self._followed:
+            momentum = annealed_momentum(self._momentum, progress, anneal=self._anneal)
+            for slow, fast in zip(self.target_networks, (self.backbone, self.head), strict=True):
+                follow(slow, fast, momentum)
+            self._followed = progress
+
     def passes(self, views: int) -> int:
         """Each view predicts once."""
         return views
 
-    def loss(self, views: Sequence[Tensor], number: int, progress: float, seed: int) -> Tensor:  # noqa: ARG002  (nothing is drawn)
+    def loss(self, views: Sequence[Tensor], number: int, progress: float, seed: int) -> Tensor:  # noqa: ARG002  (nothing is drawn; see `advance`)
         """-cosine / T of the prediction and the targets of the other views, the mean."""
         if number == 0:
-            if progress != self._followed:  # once an update, of however many batches
-                momentum = annealed_momentum(self._momentum, progress, anneal=self._anneal)
-                for slow, fast in zip(self.target_networks, (self.backbone, self.head), strict=True):
-                    follow(slow, fast, momentum)
-                self._followed = progress
             self._targets = [self._target(view) for view in views]
         prediction = F.normalize(self.predictor(self.head(self.backbone(views[number]))).float(), dim=1)
         others = [targets for at, targets in enumerate(self._targets) if at != number]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vtk_cli.console import Console
+from vtk_cli.engine.launch import launched
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.video_pretrain.data_options import DecodeOptions, WorkerOptions
@@ -115,7 +116,7 @@ app = new_app()
 add_command(
     app,
     VideoOptions,
-    run,
+    launched(run),
     name="run",
     epilog="Examples:  vtk video-pretrain run   ·   vtk video-pretrain run --objective supervised   ·  "
     " vtk video-pretrain run train.csv --val val.csv --recipe freqaug-moco --batch-size 256",
@@ -123,7 +124,7 @@ add_command(
 add_command(
     app,
     EvalOptions,
-    evaluate,
+    launched(evaluate),
     name="eval",
     epilog="Examples:  vtk video-pretrain eval   ·   vtk video-pretrain eval RUN ucf101/ --protocol finetune"
     " --recipe finetune-ucf101",

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from vtk_cli.data.video.records import parse_sampling
+from vtk_cli.engine.parallel_options import SharedTrainingOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import option
 from vtk_cli.video_pretrain.data_options import ListOptions
@@ -30,7 +31,7 @@ EVAL_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "linear": _PROBE,
         "finetune-ucf101": _FINETUNE,
-        "finetune-ucf101-syncbn": {**_FINETUNE, "lr": 0.01, "weight_decay": 0.0, "dropout": 0.8},
+        "finetune-ucf101-syncbn": {**_FINETUNE, "sync_bn": True, "lr": 0.01, "weight_decay": 0.0, "dropout": 0.8},
         "finetune-ssv2": {
             **_FINETUNE, "epochs": 22, "lr": 0.12, "schedule": "steps", "milestones": "14,18", "warmup": 0.19,
             "weight_decay": 1e-6, "hflip": 0.0, "jitter": 0.0, "jitter_hue": 0.0, "gray_prob": 0.0, "test_clips": 1,
@@ -47,7 +48,7 @@ def _complete_recipe(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(ListOptions, TestViewOptions, MissingOptions, SpeedOptions):
+class EvalOptions(ListOptions, TestViewOptions, MissingOptions, SpeedOptions, SharedTrainingOptions):
     """`vtk video-pretrain eval`."""
 
     recipe_option: ClassVar[str] = "recipe"
@@ -128,7 +129,6 @@ class EvalOptions(ListOptions, TestViewOptions, MissingOptions, SpeedOptions):
         metavar="DIR",
     )
     seed: int = option(0, "linear with sgd, finetune: seed.", panel="Run", minimum=0, maximum=2**32 - 1)
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", panel="Run", metavar="NAME")
     dry_run: bool = option(
         False, "Resolve everything, print the plan, write nothing, stop.", panel="Run", recorded=False
     )

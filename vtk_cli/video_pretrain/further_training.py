@@ -19,6 +19,7 @@ _GIVEN = (
     *("backend", "decode_timeout", "short", "in_memory", "workers"),
     *("test_clips", "test_crops", "test_scale", "views_offset", "ensemble", "allow_missing"),
     *("precision", "compile", "checkpoint_seconds", "seed", "device", "out", "dry_run"),
+    *("nproc", "parallel", "sync_bn"),
 )
 """What the options of an evaluation say of it."""
 

@@ -19,6 +19,7 @@ from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_precision
 from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.loop import FitResult, fit
+from vtk_cli.engine.process_plan import process_plan
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.workers import worker_count
@@ -36,7 +37,7 @@ from vtk_cli.video_pretrain.scores import Answers
 from vtk_cli.video_pretrain.trained import save_network
 
 BAD_FILES = "bad_files.csv"
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "decode-timeout", "in-memory", "allow-missing"}
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "decode-timeout", "in-memory", "allow-missing", "parallel"}
 """Options that may differ when a run goes on: the result does not depend on them."""
 
 
@@ -63,7 +64,7 @@ def train_video(options: VideoOptions, console: Console) -> ExitCode:
         Preempted, KeyboardInterrupt: a signal came; the state is saved.
     """
     options.check()
-    with join_world(options.device) as world:
+    with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
         training = prepare(options, open_data(options, face), world, face)
         if options.dry_run:
@@ -130,6 +131,7 @@ def show_plan(options: VideoOptions, training: Training, console: Console) -> No
     """Show what would be done; nothing is written."""
     weights = sum(weight.numel() for weight in training.backbone.parameters())
     updates = -(-training.batches.steps_per_epoch // training.plan.accumulate) * training.plan.epochs
+    shares = process_plan(options, training.world, options.batch_size, "videos")
     summary: dict[str, Any] = {
         "network": options.network,
         "weights": weights,
@@ -144,6 +146,7 @@ def show_plan(options: VideoOptions, training: Training, console: Console) -> No
         "updates": updates,
         "lr": training.scheduler.lr,
         "precision": resolve_precision(training.plan.precision, training.world.device),
+        **{name.replace("_", " "): value for name, value in shares.items()},
     }
     rows = [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in summary.items()]
     where = options.out or "a new folder in runs/video-pretrain-run"

@@ -17,6 +17,7 @@ from vtk_cli.data.video.clips import ClipSource
 from vtk_cli.engine.devices import Precision, autocast
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.gathered import merged
+from vtk_cli.engine.shared_work import in_every_process
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.video_pretrain.samples import Seen, TestSet, TestViews
@@ -24,6 +25,8 @@ from vtk_cli.video_pretrain.samples import Seen, TestSet, TestViews
 Ensemble = Literal["softmax", "logits"]
 Change = Callable[[Tensor], Tensor]
 """Of clips (B, 3, T, S, S) before they are looked at."""
+_Part = tuple[list[dict[str, Any]], dict[int, str]]
+"""What one process found: a row for each video, and why others could not be decoded."""
 _VIEWS = 64
 """Views that are looked at at a time, at most."""
 
@@ -81,7 +84,7 @@ class Looker:
         each: bool = False,
         title: str = "looking at videos",
     ) -> Found:
-        """Look at every video, or at those of `indices`.
+        """Look at every video, or at those of `indices`, each once; all processes get the whole.
 
         Raises:
             UserError: not one can be decoded.
@@ -90,19 +93,25 @@ class Looker:
         world = self.world or World(0, 1, 0, self.device)
         wanted = list(range(len(source))) if indices is None else list(indices)
         mine = wanted[world.rank :: world.size]
-        rows: list[dict[str, Any]] = []
-        missing: dict[int, str] = {}
+
+        def looked_at() -> _Part:
+            rows: list[dict[str, Any]] = []
+            missing: dict[int, str] = {}
+            with console.progress(title, len(wanted)) as progress:
+                for seen in _loaded(TestSet(source, views), mine, self.workers):
+                    if seen.fault:
+                        missing[seen.index] = seen.fault
+                    else:
+                        rows.append(self._row(seen, change, each=each))
+                    progress.advance(world.size)
+            return rows, missing
+
         training = self.backbone.training
         self.backbone.eval()
-        with console.progress(title, len(wanted)) as progress:
-            for seen in _loaded(TestSet(source, views), mine, self.workers):
-                if seen.fault:
-                    missing[seen.index] = seen.fault
-                else:
-                    rows.append(self._row(seen, change, each=each))
-                progress.advance(world.size)
-        self.backbone.train(training)
-        return self._joined(world.gather((rows, missing)), source)
+        try:
+            return self._joined(in_every_process(world, looked_at), source)
+        finally:
+            self.backbone.train(training)
 
     def _row(self, seen: Seen, change: Change | None, *, each: bool) -> dict[str, Any]:
         features, scores = [], []
@@ -125,7 +134,7 @@ class Looker:
             row["clips"] = {"feat": every.numpy(), "index": np.full(len(every), seen.index), "seconds": spans}
         return row
 
-    def _joined(self, parts: list[tuple[list[dict[str, Any]], dict[int, str]]], source: ClipSource) -> Found:
+    def _joined(self, parts: list[_Part], source: ClipSource) -> Found:
         rows = [row for part, _ in parts for row in part]
         missing = {index: why for _, part in parts for index, why in part.items()}
         if not rows:

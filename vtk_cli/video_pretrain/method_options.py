@@ -77,7 +77,7 @@ class ObjectiveOptions(RunOptions):
     head_layers: int = option(3, "Layers of the projection head.", panel="Method", minimum=1)
     head_width: int = option(2048, "Its hidden width.", panel="Method", minimum=1)
     head_dim: int = option(128, "What it projects to.", panel="Method", minimum=1)
-    head_bn: bool = option(False, "Batch normalisation in it (synchronised over processes).", panel="Method")
+    head_bn: bool = option(False, "Batch normalisation in it.", panel="Method")
     predictor_width: int = option(4096, "BYOL: the predictor's hidden width.", panel="Method", minimum=1)
     momentum_encoder: float = option(
         0.994, "MoCo, BYOL: how much of the averaged network stays at first.", panel="Method", minimum=0, maximum=1

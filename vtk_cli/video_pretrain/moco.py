@@ -53,18 +53,21 @@ class MoCo(SSLMethod):
         self._keys: list[Tensor] = []
         self._followed: float | None = None
 
+    def advance(self, progress: float) -> None:
+        """The averaged network follows the trained one, once an update."""
+        if progress != self._followed:
+            momentum = annealed_momentum(self._momentum, progress, anneal=self._anneal)
+            for slow, fast in zip(self.key_networks, (self.backbone, self.head), strict=True):
+                follow(slow, fast, momentum)
+            self._followed = progress
+
     def passes(self, views: int) -> int:
         """Each view asks once."""
         return views
 
-    def loss(self, views: Sequence[Tensor], number: int, progress: float, seed: int) -> Tensor:
+    def loss(self, views: Sequence[Tensor], number: int, progress: float, seed: int) -> Tensor:  # noqa: ARG002  (see `advance`)
         """-log of the share of the right key among it and the queue, the mean over the other views and the batch."""
         if number == 0:
-            if progress != self._followed:  # once an update, of however many batches
-                momentum = annealed_momentum(self._momentum, progress, anneal=self._anneal)
-                for slow, fast in zip(self.key_networks, (self.backbone, self.head), strict=True):
-                    follow(slow, fast, momentum)
-                self._followed = progress
             self._keys = [self._key(view, seed + at) for at, view in enumerate(views)]
         query = F.normalize(self.head(self.backbone(views[number])).float(), dim=1)
         with exactly(query):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.engine.update import Clock, gradients_stay_here
 from vtk_cli.video_pretrain.freqaug import FreqAug
+from vtk_cli.video_pretrain.gathering import rank, world_size
 from vtk_cli.video_pretrain.networks.backbone import VideoBackbone, VideoTransformer
 from vtk_cli.video_pretrain.ssl_method import SSLMethod
 from vtk_cli.video_pretrain.temporal_losses import TemporalHeads, debias_loss, shuffled, shuffling
@@ -161,26 +163,30 @@ class SSLObjective:
     """The losses of a batch of views, one after another, each through the model.
 
     Args:
-        model: which is trained; its wrapper is called.
         freqaug: what is done to views last.
         updates: of the whole training.
         temporal: names of the temporal losses.
     """
 
-    def __init__(self, model: PretrainedVideo, freqaug: FreqAug, updates: int, temporal: Sequence[str] = ()) -> None:
-        self._model, self._freqaug, self._updates, self._temporal = model, freqaug, max(1, updates), tuple(temporal)
+    def __init__(self, freqaug: FreqAug, updates: int, temporal: Sequence[str] = ()) -> None:
+        self._freqaug, self._updates, self._temporal = freqaug, max(1, updates), tuple(temporal)
 
     def __call__(self, model: nn.Module, batch: tuple[Any, ...], clock: Clock) -> Iterator[Tensor]:
         """Yield the losses; `batch` is (indices, views (B, V, 3, T, S, S), filtered (B, V) bool, labels)."""
         _, views, flags, *_ = batch
         each = [self._freqaug(views[:, at], flags[:, at]) for at in range(views.shape[1])]
-        count = self._model.method.passes(len(each))
-        # The same in every process: the clock's is this process's own.
-        seed = (clock.epoch << 32) + clock.step & _SEED_MASK
+        method, progress, seed = _trained(model).method, clock.step / self._updates, clock.shared_seed & _SEED_MASK
+        method.advance(progress)
+        count = method.passes(len(each))
         for number in range(count):
             last = number == count - 1
             with nullcontext() if last else gradients_stay_here(model):
-                yield model(each, number, clock.step / self._updates, seed, self._temporal, whole=views[:, 0])
+                yield model(each, number, progress, seed, self._temporal, whole=views[:, 0])
+
+
+def _trained(model: nn.Module) -> PretrainedVideo:
+    """What learns, under the wrapper of several processes."""
+    return cast("PretrainedVideo", model.module if isinstance(model, DistributedDataParallel) else model)
 
 
 class SupervisedObjective:
@@ -212,8 +218,10 @@ class SupervisedObjective:
         clips = self._freqaug(views[:, 0], flags[:, 0])
         if not self._names:
             return F.cross_entropy(model(clips).float(), labels, label_smoothing=self._smoothing)
-        generator = torch.Generator().manual_seed(clock.seed & _SEED_MASK)
-        order = shuffling(clips.shape[2], len(clips), generator, each=self._each)
+        # Drawn for the batch of all processes, of which this one has its part.
+        generator, count = torch.Generator().manual_seed(clock.shared_seed & _SEED_MASK), len(clips)
+        whole = shuffling(clips.shape[2], count * world_size(), generator, each=self._each)
+        order = whole[rank() * count : (rank() + 1) * count]
         logits, unknown, terms = model(clips, order, self._names, whole=views[:, 0])
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self._smoothing)
         if unknown is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vtk_cli.data.video.records import Sampling, parse_sampling
+from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.video_pretrain.augmentation_options import AugmentationOptions
 from vtk_cli.video_pretrain.data_options import MOVING_DIGITS, DataOptions
@@ -36,6 +37,7 @@ class VideoOptions(
     MissingOptions,
     OptimizationOptions,
     SpeedOptions,
+    ParallelOptions,
 ):
     """All options of `vtk video-pretrain run`."""
 
@@ -105,8 +107,6 @@ class VideoOptions(
 
     def _check_self_supervised(self) -> None:
         """What the frameworks cannot do, and what only classes have."""
-        if self.method in {"simclr", "swav"} and self.views % 2:
-            raise UserError(f"{self.views} views do not pair up", "--views", f"{self.method} takes an even number")
         if self.method == "simclr" and self.batch_size < 2:
             what = "SimCLR compares a video with the others of its batch, and one alone has none"
             raise UserError(what, "--batch-size", "give at least 2")

@@ -13,6 +13,7 @@ from vtk_cli.data.video.clips import ClipSource, CountedBatches
 from vtk_cli.data.video.decoding import VideoDecoder
 from vtk_cli.data.video.reading import check_backend
 from vtk_cli.data.video.sets import VideoSet, open_videos
+from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import LoaderBatches
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan
@@ -142,7 +143,7 @@ def prepare(options: VideoOptions, data: Data, world: World, console: Console) -
         notes += _started(options, backbone, None)
         model = PretrainedVideo(ssl_method(options, backbone), temporal)
         names = [name for name in options.time_losses if name in {"order", "flow"}]
-        objective = SSLObjective(model, freqaug, updates, names)
+        objective = SSLObjective(freqaug, updates, names)
     else:
         model = ClassifiedVideo(
             backbone,
@@ -160,7 +161,8 @@ def prepare(options: VideoOptions, data: Data, world: World, console: Console) -
             each=options.time_perm == "sample",
             shuffled_order=options.order_input == "shuffled",
         )
-    _synchronise(model, world)
+    if options.sync_bn and world.size > 1:
+        synchronise_batch_norm(model)
     idle = min(_updates_to_fill(options), updates_per_epoch) if _fills_a_queue(options) else 0
     factor = 1.0 if options.lr_base_size is None else options.batch_size * options.accumulate / options.lr_base_size
     groups = parameter_groups([model], options.weight_decay)
@@ -322,10 +324,3 @@ def _evaluated_every(options: VideoOptions) -> int:
     if options.objective == "supervised":
         return options.evaluate_epochs
     return options.knn_epochs or options.epochs
-
-
-def _synchronise(model: nn.Module, world: World) -> None:
-    """Batch normalisation over all processes, where they are GPUs; torch has none for the CPU."""
-    if world.size > 1 and world.device.type == "cuda":
-        for module in model.children():
-            nn.SyncBatchNorm.convert_sync_batchnorm(module)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vtk_cli.errors import UserError
-from vtk_cli.video_pretrain.linear_probe import fit_probe
+from vtk_cli.video_pretrain.linear_probe import LinearProbe, fit_probe
 from vtk_cli.video_pretrain.looking import Found
 from vtk_cli.video_pretrain.neighbours import RECALL_AT, knn_scores, recall_at
 from vtk_cli.video_pretrain.scores import Answers
@@ -61,10 +61,9 @@ def by_neighbours(queries: Found, bank: Bank, *, k: int, temperature: float) -> 
     return found
 
 
-def by_probe(bank: Bank) -> Any:
+def probe_of(bank: Bank) -> LinearProbe:
     """A logistic regression on the training videos: from features to (n, K)."""
-    probe = fit_probe(bank.found.features, bank.targets, classes=bank.classes)
-    return lambda found: probe.probabilities(found.features)
+    return fit_probe(bank.found.features, bank.targets, classes=bank.classes)
 
 
 def retrieval(queries: Found, query_labels: list[int], bank: Bank) -> Mapping[int, float]:

@@ -2,8 +2,9 @@
 
 The contrastive trainings are those of the large-scale study (arXiv 2104.14558) of MoCo (arXiv 1911.05722, 2003.04297),
 BYOL (arXiv 2006.07733), SimCLR (arXiv 2002.05709) and SwAV (arXiv 2006.09882) on SlowOnly-R50, 8 frames 8 apart, 200
-epochs of Kinetics-400; learning rates are for 64 videos an update and scaled to yours. FreqAug (arXiv 2204.03865) adds
-its filter to them, and TIME (arXiv 2207.09067) its three losses to supervised transformers on Something-Something v2.
+epochs of Kinetics-400; learning rates are for 64 videos an update and scaled to yours. All but MoCo, which deals its
+keys out anew among the processes, normalise over the batch of all processes. FreqAug (arXiv 2204.03865) adds its filter
+to them, and TIME (arXiv 2207.09067) its three losses to supervised transformers on Something-Something v2.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _MOCO: Recipe = {
 }
 _BYOL: Recipe = {
     **_KINETICS,
+    "sync_bn": True,
     "method": "byol",
     "views": 2,
     "temperature": 0.5,
@@ -76,6 +78,7 @@ _BYOL: Recipe = {
 }
 _SIMCLR: Recipe = {
     **_KINETICS,
+    "sync_bn": True,
     "method": "simclr",
     "views": 2,
     "temperature": 0.1,
@@ -85,6 +88,7 @@ _SIMCLR: Recipe = {
 }
 _SWAV: Recipe = {
     **_KINETICS,
+    "sync_bn": True,
     "method": "swav",
     "views": 2,
     "temperature": 0.1,
@@ -163,6 +167,7 @@ _DIGITS_SSL: Recipe = {
     "objective": "ssl",
     "method": "simclr",
     "model": "c3d_tiny",
+    "sync_bn": True,
     "views": 2,
     "temperature": 0.2,
     "head_layers": 2,

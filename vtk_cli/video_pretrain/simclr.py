@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,9 @@ class SimCLR(SSLMethod):
         return 1
 
     def loss(self, views: Sequence[Tensor], number: int, progress: float, seed: int) -> Tensor:  # noqa: ARG002  (nothing is drawn)
-        """The mean NT-Xent of the pairs of views (0, 1), (2, 3) ..."""
+        """The mean NT-Xent of all pairs of views."""
         z = F.normalize(self.head(self.backbone(torch.cat(list(views)))).float(), dim=1).chunk(len(views))
-        losses = [nt_xent(z[at], z[at + 1], self._temperature) for at in range(0, len(z), 2)]
+        losses = [nt_xent(one, other, self._temperature) for one, other in combinations(z, 2)]
         return torch.stack(losses).mean()
 
 

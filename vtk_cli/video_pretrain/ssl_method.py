@@ -22,6 +22,15 @@ class SSLMethod(nn.Module, ABC):
 
     backbone: VideoBackbone
 
+    def advance(self, progress: float) -> None:
+        """Change what follows the weights without a gradient; called before the losses of each batch.
+
+        Outside of any forward pass, inside which weights that are shared out among processes are copies.
+
+        Args:
+            progress: share of the training that is done, in [0, 1]; the same for all batches of an update.
+        """
+
     @abstractmethod
     def passes(self, views: int) -> int:
         """How many losses a batch of so many views has; they are back-propagated one after another."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +45,17 @@ class SwAV(SSLMethod):
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
         self._temperature, self._eps, self._iterations, self._frozen = temperature, eps, iterations, frozen
 
+    @torch.no_grad()
+    def advance(self, progress: float) -> None:  # noqa: ARG002  (always)
+        """The prototypes are made as long as one again."""
+        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+
     def passes(self, views: int) -> int:  # noqa: ARG002  (all pairs at once)
         """One loss for all."""
         return 1
 
     def loss(self, views: Sequence[Tensor], number: int, progress: float, seed: int) -> Tensor:  # noqa: ARG002  (nothing is drawn)
-        """The cross entropy of each view's prediction with the other's code, the mean of both ways and of the pairs."""
-        with torch.no_grad():
-            self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+        """The cross entropy of each view's prediction with another's code, the mean over all pairs, both ways."""
         weight = self.prototypes.weight
         # Kept in the graph at factor 0: a parameter without a gradient would hold up the other processes.
         weight = weight.detach() + 0 * weight if progress < self._frozen else weight
@@ -60,10 +64,9 @@ class SwAV(SSLMethod):
             scores = (z @ weight.T).chunk(len(views))
         codes = [sinkhorn(one.detach(), self._eps, self._iterations) for one in scores]
         terms = []
-        for at in range(0, len(scores), 2):
-            for here, there in ((at, at + 1), (at + 1, at)):
-                predicted = F.log_softmax(scores[there] / self._temperature, dim=1)
-                terms.append(-(codes[here] * predicted).sum(dim=1).mean())
+        for here, there in permutations(range(len(scores)), 2):
+            predicted = F.log_softmax(scores[there] / self._temperature, dim=1)
+            terms.append(-(codes[here] * predicted).sum(dim=1).mean())
         return torch.stack(terms).mean()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vtk_cli.console import Console
@@ -19,6 +20,7 @@ from vtk_cli.data.video.reading import check_backend
 from vtk_cli.data.video.records import Short, VideoFile, is_video, parse_sampling
 from vtk_cli.data.video.sets import VideoSet
 from vtk_cli.engine.devices import resolve_device
+from vtk_cli.engine.distributed import World, join_world
 from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
@@ -30,7 +32,7 @@ from vtk_cli.video_pretrain.further_training import further_training
 from vtk_cli.video_pretrain.job import train_video
 from vtk_cli.video_pretrain.looking import Found, Looker
 from vtk_cli.video_pretrain.named_videos import common_classes, named_videos
-from vtk_cli.video_pretrain.protocols import Bank, answers_of, by_neighbours, by_probe, retrieval
+from vtk_cli.video_pretrain.protocols import Bank, answers_of, by_neighbours, probe_of, retrieval
 from vtk_cli.video_pretrain.report import Story, percent, write_story
 from vtk_cli.video_pretrain.samples import TestViews
 from vtk_cli.video_pretrain.scores import Answers
@@ -54,6 +56,7 @@ class Evaluating:
     test_source: ClipSource
     looker: Looker
     views: TestViews
+    world: World
     console: Console
     classes: tuple[str, ...]
     in_memory: bool
@@ -93,20 +96,23 @@ def evaluate_model(options: EvalOptions, console: Console) -> ExitCode:
         require_folder(options.out)
         if RunConfig.read(options.out) is not None:
             raise UserError("holds a run, whose page would be lost", f"--out {options.out}", "choose another folder")
-    work = _opened(options, saved, protocol, console)
-    if options.dry_run:
-        return show_plan(work, protocol)
-    with closing(work.train_source), closing(work.test_source):
-        work.keep_in_memory(protocol)
-        return _evaluated(work, protocol)
+    with join_world(options.device) as world:
+        work = _opened(options, saved, protocol, world, console if world.is_main else Console(quiet=True))
+        if options.dry_run:
+            world.on_main(lambda: show_plan(work, protocol))
+            return ExitCode.DONE
+        with closing(work.train_source), closing(work.test_source):
+            work.keep_in_memory(protocol)
+            found = work.at_tests(each=options.export is not None)
+            world.on_main(lambda: _allow_missing(options, work, found))
+            answers, extra = _answered(work, protocol, found)
+            world.on_main(lambda: _tell(work, protocol, found, answers, extra))
+    return ExitCode.DONE
 
 
-def _evaluated(work: Evaluating, protocol: str) -> ExitCode:
-    """The whole of an evaluation by features or classes."""
+def _tell(work: Evaluating, protocol: str, found: Found, answers: Answers | None, extra: Mapping[str, Any]) -> None:
+    """Show and write what an evaluation by features or classes came to."""
     options, saved, console = work.options, work.saved, work.console
-    found = work.at_tests(each=options.export is not None)
-    _allow_missing(options, work, found)
-    answers, extra = _answered(work, protocol, found)
     if options.export is not None:
         export_features(options.export, work.test_source, found)
         extra = {**extra, "features": str(options.export)}
@@ -124,7 +130,6 @@ def _evaluated(work: Evaluating, protocol: str) -> ExitCode:
         write_json(options.out / "evaluation.json", summary)
         console.text(f"Look at {write_story(story)}")
     console.emit(summary)
-    return ExitCode.DONE
 
 
 def predict_videos(options: PredictOptions, console: Console) -> ExitCode:
@@ -149,9 +154,8 @@ def predict_videos(options: PredictOptions, console: Console) -> ExitCode:
     source = ClipSource(videos, VideoDecoder(options.backend, options.decode_timeout))
     views = views_of(saved, options, options.sampling, options.short)
     with closing(source):
-        found = _looker(saved, options, worker_count(options.workers)).look(
-            source, views, console, each=options.features, title="looking at videos"
-        )
+        looker = _looker(saved, options, resolve_device(options.device), worker_count(options.workers))
+        found = looker.look(source, views, console, each=options.features, title="looking at videos")
     rows, entries = _named(options, saved, videos, found)
     for index, why in found.missing.items():
         console.warn(f"{videos[index].path}: {why}")
@@ -198,19 +202,23 @@ def views_of(saved: SavedNetwork, options: TestViewOptions, sampling: str | None
 
 
 def _answered(work: Evaluating, protocol: str, found: Found) -> tuple[Answers | None, dict[str, Any]]:
-    """The answers of a protocol, and what else it says."""
-    options, labels = work.options, work.test.labels
+    """The answers of a protocol, and what else it says.
+
+    All processes look at videos; what is made of their features then is made in the first.
+    """
+    options, labels, on_main = work.options, work.test.labels, work.world.on_main
     if protocol == "retrieval":
-        recalls = retrieval(found, labels, work.bank())
+        bank = work.bank()
+        recalls = on_main(lambda: retrieval(found, labels, bank))
         return None, {f"R@{k}": value for k, value in recalls.items()}
     judge = _judge(work, protocol)
-    answers = answers_of(found, judge(found), labels)
-    extra: dict[str, Any] = {}
-    if options.shortcuts:
-        for name, change in SHORTCUTS.items():
-            changed = work.at_tests(change)
-            extra[f"top-1, {name}"] = answers_of(changed, judge(changed), labels).top1
-    return answers, extra
+
+    def judged(seen: Found) -> Answers:
+        return on_main(lambda: answers_of(seen, judge(seen), labels))
+
+    answers = judged(found)
+    changes = SHORTCUTS.items() if options.shortcuts else ()
+    return answers, {f"top-1, {name}": judged(work.at_tests(change)).top1 for name, change in changes}
 
 
 def _judge(work: Evaluating, protocol: str) -> Judge:
@@ -220,8 +228,8 @@ def _judge(work: Evaluating, protocol: str) -> Judge:
     bank = work.bank()
     if protocol == "knn":
         return lambda found: by_neighbours(found, bank, k=options.knn_k, temperature=options.knn_temperature)
-    probe: Judge = by_probe(bank)
-    return probe
+    probe = work.world.on_main(lambda: probe_of(bank))
+    return lambda found: probe.probabilities(found.features)
 
 
 def _scores(found: Found) -> NDArray[Any]:
@@ -230,7 +238,7 @@ def _scores(found: Found) -> NDArray[Any]:
     return found.scores
 
 
-def _opened(options: EvalOptions, saved: SavedNetwork, protocol: str, console: Console) -> Evaluating:
+def _opened(options: EvalOptions, saved: SavedNetwork, protocol: str, world: World, console: Console) -> Evaluating:
     """The videos and the network; of a list without test videos the classes are tested on all of it."""
     named = named_videos(options, saved)
     train, test = named.opened(console)
@@ -251,16 +259,17 @@ def _opened(options: EvalOptions, saved: SavedNetwork, protocol: str, console: C
         ClipSource(one.videos, VideoDecoder(options.backend, options.decode_timeout)) for one in (train, test)
     )
     in_memory = named.data == MOVING_DIGITS if options.in_memory is None else options.in_memory
-    looker = _looker(saved, options, 0 if in_memory and options.workers is None else worker_count(options.workers))
+    workers = 0 if in_memory and options.workers is None else worker_count(options.workers)
+    looker = replace(_looker(saved, options, world.device, workers), world=world)
     if options.compile:
         saved.backbone.compile()
     views = views_of(saved, options, options.sampling, options.short)
     return Evaluating(
-        options, saved, train, test, train_source, test_source, looker, views, console, classes, in_memory
+        options, saved, train, test, train_source, test_source, looker, views, world, console, classes, in_memory
     )
 
 
-def show_plan(work: Evaluating, protocol: str) -> ExitCode:
+def show_plan(work: Evaluating, protocol: str) -> None:
     """Show what would be done; nothing is decoded or written."""
     looks = work.views
     summary: dict[str, Any] = {
@@ -271,15 +280,15 @@ def show_plan(work: Evaluating, protocol: str) -> ExitCode:
         "test videos": len(work.test.videos),
         "classes": len(work.classes),
         "views of a video": looks.clips * looks.crops,
+        "processes": max(work.world.size, work.options.nproc or 1),
         "written to": None if work.options.out is None else str(work.options.out),
     }
     work.console.table("Plan", ("", "value"), [(name, str(value or "-")) for name, value in summary.items()])
     work.console.emit(summary)
-    return ExitCode.DONE
 
 
-def _looker(saved: SavedNetwork, options: EvalOptions | PredictOptions, workers: int) -> Looker:
-    device, head = resolve_device(options.device), saved.class_layer()
+def _looker(saved: SavedNetwork, options: EvalOptions | PredictOptions, device: torch.device, workers: int) -> Looker:
+    head = saved.class_layer()
     backbone = saved.backbone.to(device).eval()
     head = None if head is None else head.to(device)
     return Looker(backbone, head, device, options.precision, workers, options.ensemble)
