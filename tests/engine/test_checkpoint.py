@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from vtk_cli.console import Console
 from vtk_cli.engine.checkpoint import _HashingWriter, latest_checkpoint, save_checkpoint
 from vtk_cli.errors import JobError, UserError
+from vtk_cli.files import sha256_file
 
 
 def state(step: int) -> dict[str, Any]:
@@ -148,15 +150,26 @@ def test_what_torch_cannot_save_is_an_error_of_its_own(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_takes_a_part_of_what_is_written_gets_the_rest_too() -> None:
-    """As Linux does with more than 2 GB at once."""
+@pytest.mark.parametrize("pieces", [[100], [70_000], [5, 70_000, 66_000, 1, 70_000]])
+def test_a_file_that_takes_a_part_of_what_is_written_gets_the_rest_too(pieces: list[int]) -> None:
+    """As Linux does with more than 2 GB at once; large pieces are summed beside, small ones before, all in order."""
 
     class Reluctant(io.BytesIO):
         def write(self, data: Any) -> int:
-            return super().write(data[:7])
+            return super().write(data[: 1 + len(data) // 3])
 
-    file = Reluctant()
-    writer = _HashingWriter(file)
-    writer.write(bytes(range(100)))
-    assert file.getvalue() == bytes(range(100))
-    assert writer.checksum() == hashlib.sha256(bytes(range(100))).hexdigest()
+    file, content = Reluctant(), [bytes(torch.arange(size).to(torch.uint8).tolist()) for size in pieces]
+    with ThreadPoolExecutor(1) as thread:
+        writer = _HashingWriter(file, thread)
+        assert [writer.write(piece) for piece in content] == pieces
+    assert file.getvalue() == b"".join(content)
+    assert writer.checksum() == hashlib.sha256(b"".join(content)).hexdigest()
+
+
+def test_a_large_state_is_summed_as_its_file_is(tmp_path: Path) -> None:
+    large = {"large": torch.arange(3e5), "small": [torch.ones(3)] * 5, "next": torch.ones(9**6)}
+    saved = save_checkpoint(tmp_path, 1, large)
+    assert sha256_file(saved).startswith(saved.stem.rpartition("-")[2])
+    found = latest_checkpoint(tmp_path, Console())
+    assert found is not None
+    assert torch.equal(found[1]["large"], torch.arange(3e5))
