@@ -55,6 +55,7 @@ def test_as_many_processes_as_devices_and_any_number_on_the_cpu_are_taken(monkey
 @pytest.mark.parametrize("words", [["--nproc", "2"], ["--nproc", "1"]])
 def test_a_plan_and_a_single_process_are_made_here(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_processes, "run_processes", lambda *_, **__: pytest.fail("processes were started"))
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")  # which is put back afterwards
     assert main([*TINY, *words, "--dry-run", "--quiet"]) == 0
 
 
@@ -69,6 +70,7 @@ def test_what_is_started_again_is_the_command_line_that_was_given(monkeypatch: p
         return ExitCode.PREEMPTED
 
     monkeypatch.setattr(local_processes, "run_processes", start)
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")  # which is put back afterwards
     words = [*TINY, "--nproc", "3"]
     assert main(words) == 75
     assert started == [(words, 3, False)]

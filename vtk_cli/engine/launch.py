@@ -6,6 +6,7 @@ Nothing here imports torch before there are several processes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
@@ -33,17 +34,19 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
 
     @wraps(run)
     def start(options: OptionsType, console: Console) -> ExitCode | None:
-        this = running_program()
+        this, count = running_program(), options.nproc or 1
+        if count == 1 and not is_launched():
+            return run(options, console)
+        if not options.debug:  # warnings of each socket that closes; to be said before torch is imported
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         if is_launched():
             return _run_among_others(run, options, console, this)
-        if options.nproc is None or options.nproc == 1:
-            return run(options, console)
         from vtk_cli.engine.local_processes import require_devices, run_processes
 
-        require_devices(options.device or "auto", options.nproc)
+        require_devices(options.device or "auto", count)
         if getattr(options, "dry_run", False):
             return run(options, console)
-        return run_processes(this.arguments, options.nproc, show_agent=options.debug)
+        return run_processes(this.arguments, count, show_agent=options.debug)
 
     return start
 

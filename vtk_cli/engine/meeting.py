@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from vtk_cli.engine.launchers import adopt_slurm_step
 from vtk_cli.errors import JobError
 
-_LOOK_AGAIN = timedelta(seconds=0.1)
+_LOOK_AGAIN_S, _ANSWER = 0.02, timedelta(seconds=0.1)
 
 
 def meet(patience: timedelta = default_pg_timeout) -> Store:
@@ -60,6 +60,19 @@ def own_store(store: Store, rank: int, size: int, patience: timedelta) -> Store:
     return PrefixStore(prefix, store)
 
 
+def comes(store: Store, keys: list[str], patience: timedelta) -> bool:
+    """Whether all `keys` are written before `patience` is over.
+
+    torch's own `Store.wait` prints a warning of its socket each time that it is.
+    """
+    deadline = time.monotonic() + patience.total_seconds()
+    while not store.check(keys):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_AGAIN_S)
+    return True
+
+
 def _enter(store: Store, rank: int, patience: timedelta) -> str:
     """Take the seat of `rank` under a name of one's own, and wait to be told the prefix by that name."""
     name = uuid.uuid4().hex
@@ -77,16 +90,8 @@ def _invite(store: Store, size: int, patience: timedelta) -> str:
         while True:
             if store.check([seat := f"seat/{rank}"]):
                 store.set(f"prefix/{store.get(seat).decode()}", prefix)
-            if _is_there(store, f"{prefix}/here/{rank}"):
+            if comes(store, [f"{prefix}/here/{rank}"], _ANSWER):
                 break
             if time.monotonic() > deadline:
                 raise RuntimeError(f"process {rank} did not come")
     return prefix
-
-
-def _is_there(store: Store, key: str) -> bool:
-    try:
-        store.wait([key], _LOOK_AGAIN)
-    except RuntimeError:
-        return store.check([key])
-    return True

@@ -17,13 +17,13 @@ from torch._C._distributed_c10d import Store
 
 from vtk_cli.console import Console
 from vtk_cli.engine.launchers import adopt_slurm_step
-from vtk_cli.engine.meeting import shared_store
+from vtk_cli.engine.meeting import comes, shared_store
 from vtk_cli.errors import PeerLost
 
 _PATIENCE = timedelta(seconds=5)
 """How long the first process is waited for, who speaks for all, and a launcher that ends the others of a lost one."""
 
-_SAID = "said"
+_REASON_KNOWN, _LOST = "reason known", "lost"
 _SIGNS_OF_LOSS = (
     "gloo/transport/tcp/pair",
     "Connection closed by peer",
@@ -59,12 +59,12 @@ def complain(text: str, store: Store | None, *, of_loss: bool) -> None:
     """
     adopt_slurm_step()
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    message = "lost" if of_loss else hashlib.sha256(text.encode()).hexdigest()
+    message = _LOST if of_loss else hashlib.sha256(text.encode()).hexdigest()
     with suppress(KeyboardInterrupt):
         if rank == 0 and not of_loss:
             _speak_first(text, message, store, size)
         else:
-            _speak_if_alone(text if of_loss else f"process {rank} of {size}: {text}", message, store, rank)
+            _speak_if_alone(text if of_loss else f"process {rank} of {size}: {text}", message, store, rank, size)
 
 
 def _speak_first(text: str, message: str, store: Store | None, size: int) -> None:
@@ -72,33 +72,30 @@ def _speak_first(text: str, message: str, store: Store | None, size: int) -> Non
         if store is not None and store.check([message]):
             return
     Console().error(text)
-    with suppress(RuntimeError):  # nobody came, or not all have heard: they have something else to say, or nothing
+    with suppress(RuntimeError):  # nobody came: they have something else to say, or nothing
         store = store or shared_store(_PATIENCE)
-        _note(message, store)
-        store.wait([f"heard/{rank}" for rank in range(1, size)], _PATIENCE)
+        store.set(_REASON_KNOWN, "")
+        store.set(message, "")
+        comes(store, _heard(size), _PATIENCE)
 
 
-def _speak_if_alone(text: str, message: str, store: Store | None, rank: int) -> None:
+def _speak_if_alone(text: str, message: str, store: Store | None, rank: int, size: int) -> None:
     try:
         store = store or shared_store(_PATIENCE)
     except RuntimeError:  # the first process has not come to say anything
         Console().error(text)
         return
     with suppress(RuntimeError):  # the first process has ended, and said why
-        if not _comes(_SAID if message == "lost" else message, store) and store.add(message, 1) == 1:
+        if message != _LOST:
+            store.set(_REASON_KNOWN, "")
+        is_said = comes(store, [_REASON_KNOWN if message == _LOST else message], _PATIENCE)
+        if not is_said and store.add(f"speakers/{message}", 1) == 1:
             Console().error(text)
-            _note(message, store)
+            store.set(message, "")
         store.set(f"heard/{rank}", "")
+        if is_said and rank == 0:  # it may hold the store by which those who know why still talk
+            comes(store, _heard(size), 2 * _PATIENCE)
 
 
-def _note(message: str, store: Store) -> None:
-    for key in (message, _SAID):
-        store.add(key, 1)
-
-
-def _comes(key: str, store: Store) -> bool:
-    try:
-        store.wait([key], _PATIENCE)
-    except RuntimeError:
-        return store.check([key])
-    return True
+def _heard(size: int) -> list[str]:
+    return [f"heard/{rank}" for rank in range(1, size)]
