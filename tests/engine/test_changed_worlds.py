@@ -18,6 +18,10 @@ PLAN = {"epochs": 4, "accumulate": 2, "checkpoint_steps": 3}
 CASE: dict[str, Any] = {"plan": PLAN}
 FIRST, SECOND = 4, 11
 """Steps in which a sitting is cut off: the next one goes on after the third and the ninth."""
+FAILURES: dict[str, dict[str, Any]] = {
+    f"failing at {batch}, {parallel}": {**CASE, "parallel": parallel, "fails_at": batch, "folder": f"failing-{batch}"}
+    for batch, parallel in ((0, "ddp"), (5, "fsdp"), (13, "ddp"))
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +40,15 @@ def sittings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         "parts": {**CASE, "parallel": "fsdp", "stop_at": SECOND, "folder": "ways"},
         "whole again": {**CASE, "parallel": "ddp", "folder": "ways"},
         "parts first": {**CASE, "parallel": "fsdp", "stop_at": FIRST, "folder": "both"},
+        **FAILURES,
     }
     assert run_world(Path(trainings.__file__), str(folder), json.dumps(cases)) == [0, 0]
     ranks = [torch.load(folder / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
-    both = {name: joined(*(seen[name] for seen in ranks)) for name in cases}
+    both = {name: joined(*(seen[name] for seen in ranks)) for name in cases if name not in FAILURES}
     return {
         "numbers": [first, both["two"], trainings.train(CASE, None, folder / "numbers")[1]],
         "ways": [both["whole"], both["parts"], both["whole again"]],
+        "failures": [seen[name] for name in FAILURES for seen in ranks],
         "both": [both["parts first"], trainings.train(CASE, None, folder / "both")[1]],
     }
 
@@ -72,3 +78,9 @@ def test_every_sitting_sees_the_samples_in_the_order_of_the_undisturbed_one(
     assert len(order) == 32
     ends = begin + len(found)
     assert ends == len(order)
+
+
+def test_what_the_data_of_one_process_raises_is_raised_in_all(sittings: dict[str, list[dict[str, Any]]]) -> None:
+    assert len(sittings["failures"]) == 6
+    for seen in sittings["failures"]:
+        assert seen["error"].startswith("the second process: sample ")

@@ -37,6 +37,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
     folder = tmp_path_factory.mktemp("world")
     cases = {f"{name}-{parallel}": {**TRAININGS[name], "parallel": parallel} for name, parallel in BOTH}
     cases["refused"] = {"optimizer": "adamp", "parallel": "fsdp"}
+    for parallel in ("ddp", "fsdp"):
+        cases[f"own-{parallel}"] = {"network": "normalised", "sync": False, "loss": "judging", "parallel": parallel}
     assert run_world(Path(trainings.__file__), str(folder), json.dumps(cases)) == [0, 0]
     return folder, [torch.load(folder / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
 
@@ -112,3 +114,14 @@ def test_an_optimiser_that_cannot_work_on_parts_is_refused_before_the_first_upda
     for seen in together[1]:
         assert "the optimiser AdamP, as it is set up, does not work on parts" in seen["refused"]["error"]
         assert seen["refused"]["indices"] == []
+
+
+def test_where_each_process_normalises_its_own_share_parts_are_as_whole_weights(
+    together: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    """The first process's running statistics go to all before the same passes; the passes depend on them here."""
+    for seen in together[1]:
+        for part in ("model", "ema", "outputs", "rows"):
+            assert_equal(seen["own-fsdp"][part], seen["own-ddp"][part])
+    running = [f"blocks.0.norm.running_{name}" for name in ("mean", "var")]
+    assert all(together[1][0]["own-fsdp"]["model"][name].std() > 0 for name in running)

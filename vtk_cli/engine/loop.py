@@ -28,7 +28,7 @@ from vtk_cli.engine.seeds import preserved_rng, restore_rng_state, rng_state, sa
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.engine.throughput import Throughput
 from vtk_cli.engine.update import Clock, Loss, Scheduler, Updater
-from vtk_cli.errors import JobError, UserError
+from vtk_cli.errors import JobError, UserError, VtkError
 
 __all__ = ["Clock", "Evaluate", "FitResult", "Loss", "Plan", "Scheduler", "fit"]
 
@@ -94,6 +94,7 @@ def fit(
     Raises:
         JobError: the loss or the weights are not finite, or the disk is full; the last good checkpoint stays.
         UserError: the checkpoints are of another model or plan, or the folder may not be written.
+        VtkError: what `batches` raised, in whichever process; raised in all.
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
         KeyboardInterrupt: SIGINT came; the state is saved, unless it is the second.
     """
@@ -162,6 +163,8 @@ class _Loop:
         self.meter = LossMeter(world, updater.branches)
         self.epoch = self.position = self.updates = 0  # epochs done, batches done in this one, updates done in all
         self._saved: tuple[int, int, int] | None = None
+        self._failure: VtkError | None = None
+        self._latest: tuple[Any, ...] | None = None
         self.throughput = Throughput()
         self._saved_at = self._shown_at = time.monotonic()
         self._beaten = self._shown = 0  # updates done at the last beat, and when progress was last shown
@@ -202,7 +205,8 @@ class _Loop:
         batches = self.batches.epoch(self.epoch, self.position)
         self.throughput.start()
         with _closed(batches):
-            while group := list(islice(batches, self.plan.accumulate)):
+            steady = batches if self.world.size == 1 else self._steady(batches)
+            while group := list(islice(steady, self.plan.accumulate)):
                 self.updater(group, self.epoch, self.updates, self.meter)
                 self.throughput.count(sum(len(batch[0]) for batch in group))
                 self.position += len(group)
@@ -213,6 +217,30 @@ class _Loop:
                     self._beat(stop, progress)
         if not self._is_epoch_done():
             raise ValueError(f"an epoch of {self.batches.steps_per_epoch} batches ended after {self.position}")
+
+    def _steady(self, batches: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """`batches`; from an error of the data on the last one again, until the others hear of it at the next beat.
+
+        They would wait in vain for this process to make its part of an update. Nothing is saved before they hear.
+        """
+        while True:
+            batch = None
+            try:
+                batch = next(batches, None) if self._failure is None else self._latest
+            except VtkError as error:
+                self._failure, batch = error, self._latest
+            if self._latest is None:  # the first batch of the sitting: there is none to take its place
+                self._raise_failures()
+            if batch is None:
+                return
+            self._latest = batch
+            yield batch
+
+    def _raise_failures(self) -> None:
+        """Raise what any process failed with, in all of them."""
+        for failure in self.world.gather(self._failure):
+            if failure is not None:
+                raise failure
 
     def _log_step(self) -> None:
         self.meter.read()
@@ -283,9 +311,11 @@ class _Loop:
         self.throughput.start()
 
     def _agree(self, stop: StopRequest, is_due: bool, pause: int) -> tuple[bool, int]:
-        """A signal that any process got counts for all; rank 0's clock says when to save and to meet again."""
+        """A signal or an error that any process got counts for all; rank 0's clock says when to save and meet again."""
         mine = (int(is_due), pause) if self.world.is_main else (0, 0)
-        number, due, pause = self.world.largest(int(stop.signal or 0), *mine)
+        number, failed, due, pause = self.world.largest(int(stop.signal or 0), int(self._failure is not None), *mine)
+        if failed:
+            self._raise_failures()
         if number:
             stop.signal = Signals(number)
         return bool(due), pause

@@ -197,12 +197,12 @@ class ShardedWeights:
             if due[0]:
                 self._broadcast(list(module.buffers()))
 
-        @torch.no_grad()
         def after(module: nn.Module, _: Any, __: Any) -> None:
             due[0] = torch.is_grad_enabled() and not getattr(module, _KEPT_BACK, False)
-            for part, owner, attribute in owners:
-                if (used := getattr(owner, attribute)) is not part:
-                    _own(part).copy_(own_rows(used, self._mesh))
+            with torch.no_grad():
+                for part, owner, attribute in owners:
+                    if (used := getattr(owner, attribute)) is not part:
+                        _own(part).copy_(own_rows(used, self._mesh))
 
         self.called.register_forward_pre_hook(before)
         self.called.register_forward_hook(after)
