@@ -37,9 +37,9 @@ def _vit(size: int, patch: int, *further: str) -> tuple[str, ...]:
 
 
 SMALLEST = Training("the default network on 200 digits", ("--images-per-class", "20", "--epochs", "3"), is_judged=False)
-DEFAULT = Training("the default network", ("--epochs", "40"), is_judged=False)
+DEFAULT = Training("the default network", ("--epochs", "15"), is_judged=False)
 """16 tokens, 64 wide, 3 deep: an update takes some 10 ms."""
-LARGER = Training("ViT-Ti, 6 deep, 64 tokens", (*_vit(32, 4, "depth=6"), "--batch-size", "64", "--epochs", "3"))
+LARGER = Training("ViT-Ti, 6 deep, 64 tokens", (*_vit(32, 4, "depth=6"), "--batch-size", "64", "--epochs", "1"))
 """An update takes a core about a second."""
 LARGE = Training(
     "ViT-S at 224 pixels",
