@@ -20,8 +20,10 @@ pytestmark = pytest.mark.slow  # searches in processes of their own
 # 20 updates with batches of 9, of which one process has 4 and the other 5.
 SEARCH = (*TINY, "--steps", "20", "--every", "10", "--batch", "9", "--sync-bn", "--samples", "210", "--device", "cpu")
 CASES: dict[str, tuple[str, ...]] = {
-    "edge-popup": (*SEARCH, "--scope", "global", "--eval-every", "10", "--baselines", "random", "--baselines", "dense"),
-    "edge-popup by layer, extractor by batch": (*SEARCH, "--scope", "layer", "--extractor-mode", "train"),
+    "edge-popup": (
+        *(*SEARCH, "--scope", "global", "--eval-every", "10", "--extractor-mode", "train"),
+        *("--baselines", "random", "--baselines", "dense"),
+    ),
     "gem-miner": (*SEARCH, "--algo", "gem-miner", "--scope", "global", "--moment-avg", "ama"),
     # Slowly: of a gradient that is next to nothing Adam makes a whole step, in whose direction rounding has a say.
     "dense": (*SEARCH, "--algo", "dense", "--moment-avg", "none", "--weights-lr", "5e-5"),

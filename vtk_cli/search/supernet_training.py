@@ -90,6 +90,8 @@ class PathObjective:
         if self._sharpness is None:
             return nullcontext()
         gradient = self._gradient(weights, self._loss(model, path, images, targets))
+        if isinstance(model, DistributedDataParallel):
+            average(gradient)  # the direction is that of the whole batch
         return moved_along(weights, gradient, self._sharpness)
 
     def _loss(self, model: nn.Module, path: Path, images: Tensor, targets: Tensor) -> Tensor:
@@ -140,7 +142,12 @@ def moved_along(weights: list[nn.Parameter], gradient: list[Tensor], radius: flo
 def average_gradients(supernet: Supernet, paths: Sequence[Genes]) -> None:
     """Make the gradients of the weights of `paths` the mean over the processes, which all ran these paths."""
     weights = {name: one for genes in paths for name, one in supernet.active_parameters(genes).items()}
-    gradients = [one.grad for one in weights.values() if one.grad is not None]
+    average([one.grad for one in weights.values() if one.grad is not None])
+
+
+@torch.no_grad()
+def average(gradients: Sequence[Tensor]) -> None:
+    """Make each of `gradients` its mean over the processes, which have as many of the same shapes."""
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
