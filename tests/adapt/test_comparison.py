@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.adapt.conftest import TINY, Vtk
+from tests.tasks import run_tasks
 from vtk_cli.adapt.bench import measure
 from vtk_cli.adapt.comparison import table_rows
 from vtk_cli.adapt.proof import prove
@@ -32,6 +34,23 @@ def test_a_comparison_is_shared_among_processes_and_nothing_is_made_twice(vtk: V
     assert len(list(csv.DictReader((vtk.folder / "c/rounds.csv").open()))) == 12
     assert len(list((vtk.folder / "store/sources").glob("*.safetensors"))) == 2  # one a seed, for both recipes
     assert not list((vtk.folder / "store/unfinished").iterdir())
+
+
+@pytest.mark.slow
+def test_tasks_come_to_what_one_process_comes_to(vtk: Vtk) -> None:
+    words = ("compare", *TINY, *COMPARED[:-2], "--json", "-q")
+    alone = vtk(*words, "--store", "one", "-o", "alone").object
+    tasks = [("adapt", *words, "--store", "two", "-o", "run", "--shard", shard) for shard in ("2/3", "1/3", "0/3")]
+    ended = run_tasks(tasks, ("vtk_cli.adapt.comparison",), vtk.folder / "log", dies={2: 1})
+    assert ended.codes == [0, 0, -9]
+    (kept,) = ended.kept
+    assert len(set(kept)) == len(kept) == 4 + 1
+    last, assembled = sorted(map(json.loads, ended.said[:2]), key=lambda one: "assembled_by" in one)
+    assert assembled["run_folder"] == str(vtk.folder / "run")
+    assert [one["rounds"] for one in last["runs"]] == [one["rounds"] for one in alone["runs"]]
+    for table in ("compare.csv", "rounds.csv"):
+        assert (vtk.folder / "run" / table).read_bytes() == (vtk.folder / "alone" / table).read_bytes()
+    assert len(list((vtk.folder / "two/sources").glob("*.safetensors"))) == 2
 
 
 def test_a_run_compared_is_the_run_itself(vtk: Vtk) -> None:
