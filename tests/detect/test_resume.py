@@ -1,10 +1,9 @@
-"""A training that is killed or told to stop ends bit for bit as one left alone; two processes train what one trains."""
+"""A training that is killed or told to stop ends bit for bit as one left alone."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 from tests.detect.shape_folders import write_coco
-from vtk_cli.app import main
 
 pytestmark = pytest.mark.slow  # trainings in processes of their own
 
@@ -87,23 +85,3 @@ def test_the_drawn_things_do_matter(runs: tuple[Path, dict[str, list[int]]]) -> 
     assert len({row["loss"] for row in rows}) == 4
     last, averaged = (load_file(root / "alone" / f"{name}.safetensors") for name in ("model", "ema"))
     assert not torch.equal(last["backbone.det_token"], averaged["backbone.det_token"])
-
-
-def test_two_processes_train_and_measure_what_one_does(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    train = ["detect", "train", str(data), *PLAIN, "--steps", "4", "--workers", "0", "--device", "cpu", "--quiet"]
-    command = [sys.executable, *launch, "--master-port", str(port), "-m", "vtk_cli", *train]
-    subprocess.run([*command, "--out", str(tmp_path / "two")], env=environment(tmp_path), check=True)
-    monkeypatch.setenv("VTK_CACHE", str(tmp_path / "cache"))
-    assert main([*train, "--out", str(tmp_path / "one")]) == 0
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for key in one:
-        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-4)
-    ours, theirs = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
-    assert [entry["image_id"] for entry in ours] == [entry["image_id"] for entry in theirs]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.segment.runs import FAST, Call, inputs
+from tests.shared_runs import run_together
 from vtk_cli.engine.update import Updater
 from vtk_cli.errors import ExitCode
-from vtk_cli.files import CACHE_VARIABLE
 from vtk_cli.segment.pseudo.labelling import PSEUDO, ROUGH, UNRESOLVED
 from vtk_cli.segment.pseudo.parts import PARTS
 from vtk_cli.segment.refine.stage import REFINED
@@ -76,16 +73,14 @@ def test_a_run_that_is_stopped_in_a_stage_goes_on_to_the_very_same_end(
 
 
 def test_two_processes_make_the_labels_that_one_makes(finished: Path, scenes: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    clean = {key: value for key, value in os.environ.items() if key not in {"WORLD_SIZE", "RANK", "LOCAL_RANK"}}
-    environment = clean | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", CACHE_VARIABLE: str(scenes / "cache")}
-    for stage in ("pseudo", "merge"):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
-        command = ["segment", stage, str(copy), "--redo", "--device", "cpu"]
-        subprocess.run([*launch, "-m", "vtk_cli", *command], env=environment, cwd=tmp_path, check=True)
-    for file in (f"pseudo/{PSEUDO}", f"pseudo/{UNRESOLVED}", f"merge/{REFINED}", "merge/merged.json"):
-        assert (copy / file).read_bytes() == (finished / file).read_bytes(), file
+    """Each process looks at half of the images; the first alone speaks."""
+    shutil.copytree(finished, tmp_path / "run")
+    stages = ("rough", "pseudo", "merge")
+    commands = [["segment", stage, "run", "--redo", "--device", "cpu", "--json"] for stage in stages]
+    said = run_together(commands, folder=tmp_path, cache=scenes / "cache", preload="vtk_cli.segment.use")
+    for stage, (first, second) in zip(stages, said, strict=True):
+        assert first.object["stage"] == stage
+        assert (second.code, second.out) == (0, "")
+        assert (tmp_path / "run" / stage / "stage.json").read_bytes() == (finished / stage / "stage.json").read_bytes()
+    for file in LABELS:
+        assert (tmp_path / "run" / file).read_bytes() == (finished / file).read_bytes(), file

@@ -25,7 +25,7 @@ from vtk_cli.engine.loop import FitResult
 from vtk_cli.engine.process_plan import process_plan
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
-from vtk_cli.errors import ExitCode, UserError
+from vtk_cli.errors import ExitCode
 from vtk_cli.files import make_folder, write_json, write_text
 from vtk_cli.options import RUN_CONFIG, flag_name, option_fields
 from vtk_cli.segment.context import MERGED, REFINING, Job
@@ -42,7 +42,6 @@ from vtk_cli.segment.report import Story, write_report
 from vtk_cli.segment.rounds import Round, rounds_of, snapshot
 from vtk_cli.segment.solov2.network import SOLOv2, parameter_count
 from vtk_cli.segment.stages import (
-    RECORD,
     STAGES,
     ChangedInputs,
     Stage,
@@ -77,7 +76,6 @@ def run_stages(options: SegmentOptions, console: Console, scenes: ScenesCounts |
                 redone = options.redo
                 world.on_main(lambda: forget(rounds[0], redone, rounds[1:]))
             jobs = [Job(options, sources, each, world, face) for each in rounds]
-            _require_shares(jobs)
             try:
                 for job in jobs if options.until == STAGES[-1] else jobs[:1]:
                     for stage in job.stages():
@@ -290,16 +288,6 @@ def _measured(job: Job) -> Measured | None:
         return None
     looker = job.looker(job.round.student)
     return measured(looker, job.sources.val, teacher=False, world=job.world, console=job.console)
-
-
-def _require_shares(jobs: Sequence[Job]) -> None:
-    """Refuse, before hours of training, a number of processes that cannot share the batches of the MaskRefineNet."""
-    for job in jobs:
-        batch, size = refine_settings(job.options).batch_size, job.world.size
-        if batch % size and "refine" in job.stages() and not (job.of("refine") / RECORD).exists():
-            what = f"{size} processes cannot share its batches of {batch} crops equally"
-            fix = f"start a divisor of {batch}, or make all before it with --until rough, and it by fewer processes"
-            raise UserError(what, "the stage refine", fix)
 
 
 def _show_plan(options: SegmentOptions, sources: Sources, world: World, console: Console) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from vtk_cli.console import Console
@@ -117,7 +117,12 @@ def train_refiner(
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
     workers = 0 if options.workers is None and options.on_scenes else worker_count(options.workers)
     passes = LoaderBatches(
-        RefinePairs(data.train, config), config.batch_size, options.seed, workers, world, collate=collate_crops
+        RefinePairs(data.train, config),
+        config.batch_size,
+        options.seed,
+        workers,
+        collate=collate_crops,
+        part=lambda crops: own_share(crops, world),
     )
     epochs, each = equal_epochs(config.steps, passes.steps_per_epoch)
     dice = column_dice_loss if options.official_quirks else soft_dice_loss
@@ -165,6 +170,14 @@ def train_refiner(
     if found.refined < found.rough:
         console.warn("refinement makes the held-out masks worse: train it longer, or go on with --no-refine")
     return found
+
+
+def own_share(crops: Tensor, world: World) -> Tensor:
+    """This process's part of a batch: its loss is one of sums over all processes, so parts may differ by one crop.
+
+    Of a batch that is too small for all, every process has the whole.
+    """
+    return crops.tensor_split(world.size)[world.rank] if len(crops) >= world.size else crops
 
 
 def write_refined(
