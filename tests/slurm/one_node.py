@@ -24,7 +24,7 @@ SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmUser={user}
 SlurmdUser={user}
 StateSaveLocation={folder}/state
@@ -118,7 +118,8 @@ def _start(daemons: ExitStack, folder: Path, name: str, *options: str) -> None:
     log = daemons.enter_context((folder / f"{name}.out").open("w"))
     program = shutil.which(name, path=_PATH)
     assert program is not None
-    daemon = subprocess.Popen([program, *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    tied = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # none outlives killed tests
+    daemon = subprocess.Popen([*tied, program, *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     daemons.callback(_end, daemon)
 
 
