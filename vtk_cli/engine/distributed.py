@@ -1,4 +1,4 @@
-"""Several processes that train one model: started by torchrun, by Slurm's srun, or not at all.
+"""Several processes that train one model: started by torchrun, by Slurm's srun, by `--nproc`, or not at all.
 
 torchrun --nproc-per-node 8 -m vtk_cli train ...        srun --ntasks 16 vtk train ...
 """
@@ -117,6 +117,7 @@ def join_world(device: str, parallel: Parallel = "ddp") -> Iterator[World]:
 
     Raises:
         UserError: no such device, or fewer GPUs than processes on this machine.
+        JobError: the processes did not meet.
     """
     if not is_launched():
         yield World(0, 1, 0, resolve_device(device), parallel=parallel)

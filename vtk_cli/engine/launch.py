@@ -6,7 +6,6 @@ Nothing here imports torch before there are several processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
@@ -14,7 +13,7 @@ from typing import TypeVar
 from vtk_cli.console import Console
 from vtk_cli.engine.launchers import is_launched
 from vtk_cli.engine.parallel_options import ProcessOptions
-from vtk_cli.engine.program import Program, running_program
+from vtk_cli.engine.program import Program, hush_torch, running_program
 from vtk_cli.errors import ExitCode
 
 OptionsType = TypeVar("OptionsType", bound=ProcessOptions)
@@ -37,8 +36,8 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
         this, count = running_program(), options.nproc or 1
         if count == 1 and not is_launched():
             return run(options, console)
-        if not options.debug:  # warnings of each socket that closes; to be said before torch is imported
-            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        if not options.debug:
+            hush_torch()
         if is_launched():
             return _run_among_others(run, options, console, this)
         from vtk_cli.engine.local_processes import require_devices, run_processes

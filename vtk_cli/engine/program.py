@@ -5,6 +5,7 @@ Nothing here imports torch before there are several processes, nor the options, 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class Program:
             of_loss: whether the reason is that another process has ended.
         """
         if is_launched():
+            hush_torch()
             from vtk_cli.engine.one_voice import complain
 
             complain(text, self._store, of_loss=of_loss)
@@ -71,3 +73,8 @@ def program(arguments: Sequence[str]) -> Iterator[Program]:
 def running_program() -> Program:
     """The program whose work this is."""
     return _PROGRAM.get(None) or Program(sys.argv[1:])
+
+
+def hush_torch() -> None:
+    """Torch's own warnings of each socket that closes are not printed; to be said before it is imported."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
