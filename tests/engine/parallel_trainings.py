@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from vtk_cli.console import Console
+from vtk_cli.engine import update
 from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.engine.distributed import World, join_world
@@ -62,8 +64,10 @@ class Network(nn.Module):
         self.register_buffer("passes", torch.zeros(()))
         self.passes: Tensor
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor, *, overflows: bool = False) -> Tensor:
         values = self.stem(values)
+        if overflows:  # in one row of one matrix, which one process has
+            values.register_hook(lambda gradient: gradient * gradient.new_tensor([1, 1, 1, 1, 1, torch.inf]))
         for block in (*self.blocks, self.blocks[0]):
             values = block(values)
             values += 0.1  # of what is a view
@@ -143,6 +147,11 @@ def asking(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Iterato
     asked(model, points)
 
 
+def overflowing(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Tensor:
+    """In the fourth update a gradient overflows."""
+    return F.mse_loss(model(batch[1], overflows=clock.step == 3), batch[2])
+
+
 def judging(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Tensor:
     """The network in eval mode, with the running statistics of the moment, says what it is to learn."""
     _, points, targets = batch
@@ -157,7 +166,13 @@ def asked(model: nn.Module, points: Tensor) -> Tensor:
     return found
 
 
-LOSSES: dict[str, Any] = {"simple": simple, "in turn": in_turn, "asking": asking, "judging": judging}
+LOSSES: dict[str, Any] = {
+    "simple": simple,
+    "in turn": in_turn,
+    "asking": asking,
+    "judging": judging,
+    "overflowing": overflowing,
+}
 
 
 class Watched:
@@ -180,6 +195,7 @@ class Watched:
 def train(case: dict[str, Any], world: World | None, folder: Path | None) -> tuple[FitResult | None, dict[str, Any]]:
     """One training, and what was seen on the way."""
     seed_everything(0)
+    device = torch.device("cpu") if world is None else world.device
     model = NETWORKS[case.get("network", "blocks")]().double()
     if world is not None and world.size > 1 and case.get("sync", True):
         synchronise_batch_norm(model)
@@ -195,31 +211,36 @@ def train(case: dict[str, Any], world: World | None, folder: Path | None) -> tup
         return loss(called, batch, clock)
 
     outputs: list[float] = []
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0) if case.get("loss") == "overflowing" else None
 
     def evaluate(found: nn.Module) -> dict[str, float]:
         assert not any(isinstance(one, DTensor) for one in found.parameters())
         with torch.no_grad():
-            outputs.append(found(POINTS).square().mean().item())
+            outputs.append(found(POINTS.to(device)).square().mean().item())
         return {"output": outputs[-1]}
 
     heard: list[bool] = []
+
+    def sitting(number: int) -> FitResult:
+        return fit(
+            model,
+            watching,
+            batches,
+            optimizer,
+            plan=Plan(**{"epochs": 3, "clip_norm": 0.5, "ema_decay": 0.7} | case.get("plan", {})),
+            device=device,
+            seed=number,
+            evaluate=evaluate,
+            after_epoch=lambda row, found, averaged: heard.append(found is model),
+            checkpoints=None if folder is None else folder / f"checkpoints-{number}",
+            metrics=None if folder is None else folder / f"metrics-{number}.jsonl",
+            console=Console(quiet=True),
+            world=world,
+        )
+
     try:
-        for sitting in range(case.get("sittings", 1)):
-            result = fit(
-                model,
-                watching,
-                batches,
-                optimizer,
-                plan=Plan(**{"epochs": 3, "clip_norm": 0.5, "ema_decay": 0.7} | case.get("plan", {})),
-                device=torch.device("cpu"),
-                seed=sitting,
-                evaluate=evaluate,
-                after_epoch=lambda row, found, averaged: heard.append(found is model),
-                checkpoints=None if folder is None else folder / f"checkpoints-{sitting}",
-                metrics=None if folder is None else folder / f"metrics-{sitting}.jsonl",
-                console=Console(quiet=True),
-                world=world,
-            )
+        with patch.object(update, "grad_scaler", lambda *_: scaler):
+            *_, result = [sitting(number) for number in range(case.get("sittings", 1))]
     except (Stopped, UserError) as error:
         return None, {"indices": batches.seen, "error": str(error)}
     assert result.model is model
@@ -248,7 +269,8 @@ def main() -> None:
     folder, cases = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    with join_world("cpu") as joined:
+    (device,) = {case.get("device", "cpu") for case in cases.values()}
+    with join_world(device) as joined:
         for name, case in cases.items():
             world = World(joined.rank, joined.size, joined.local_rank, joined.device, joined.patient, case["parallel"])
             where = folder / case.get("folder", name)

@@ -24,6 +24,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "normalised": {"network": "normalised", "optimizer": "sgd"},
     "taught": {"network": "taught"},
     "lookahead": {"optimizer": "lookahead"},
+    "overflowing": {"loss": "overflowing", "plan": {"clip_norm": None}},
     "twice": {"sittings": 2, "optimizer": "sgd"},
     "moody": {"network": "moody", "optimizer": "sgd", "loss": "asking"},
 }

@@ -79,15 +79,22 @@ class ShardedWeights:
         A forward pass that no backward pass follows leaves those outside of the blocks as they are then.
         """
         cast("FSDPModule", self.called).reshard()
-        for scalar, learning in zip(self._parts, self._learning, strict=True):
-            if scalar is not learning and scalar.grad is not None:
-                dist.all_reduce(scalar.grad)
-                learning.grad = distributed(scalar.grad / self._world.size, learning)
-                scalar.grad = None
+        scalars = [pair for pair in zip(self._parts, self._learning, strict=True) if pair[0].grad is not None]
+        scalars = [(scalar, learning) for scalar, learning in scalars if scalar is not learning]
+        if not scalars:
+            return
+        # torch's loss scaler asks all processes whether theirs overflowed only if the first gradient is cut: what is
+        # not finite anywhere shows in those of scalars, everywhere.
+        nothing = 0 * self._norm(self._gradients())
+        for scalar, learning in scalars:
+            gradient = cast("Tensor", scalar.grad)
+            dist.all_reduce(gradient)
+            learning.grad = distributed(gradient / self._world.size + nothing.to(gradient.dtype), learning)
+            scalar.grad = None
 
     def clip(self, largest: float) -> None:
         """Scale the gradient down to a 2-norm of `largest`, if it is longer; as `nn.utils.clip_grad_norm_` does."""
-        gradients = [cast("DTensor", one.grad) for one in self._optimizer.parameters if one.grad is not None]
+        gradients = self._gradients()
         factor = (largest / (self._norm(gradients) + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.to_local().mul_(factor)
@@ -155,6 +162,9 @@ class ShardedWeights:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["ema"])
             self._cut(self.averaged, self._averages.tensors)
+
+    def _gradients(self) -> list[DTensor]:
+        return [cast("DTensor", one.grad) for one in self._optimizer.parameters if one.grad is not None]
 
     @property
     def _whole_models(self) -> list[nn.Module]:
