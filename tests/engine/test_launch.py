@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from vtk_cli import __version__
@@ -82,6 +83,29 @@ def test_the_first_process_alone_writes_to_stdout_and_all_is_left_as_it_was(capf
     assert run_processes(["--version"], 3) is ExitCode.DONE
     assert capfd.readouterr() == (f"vtk {__version__}\n", "")
     assert before == (dict(os.environ), [signal.getsignal(number) for number in numbers])
+
+
+@pytest.mark.parametrize(("set_before", "given"), [(None, "2"), ("5", "5")])
+def test_the_processes_share_the_cores(set_before: str | None, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Agent:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def run(self) -> RunResult:
+            seen.append(os.environ["OMP_NUM_THREADS"])
+            return RunResult(WorkerState.SUCCEEDED)
+
+    monkeypatch.setattr(local_processes, "_Agent", Agent)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    if set_before is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_before)
+    assert run_processes([], 3) is ExitCode.DONE
+    assert seen == [given]
+    assert os.environ.get("OMP_NUM_THREADS") == set_before
 
 
 # How it ends
