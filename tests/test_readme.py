@@ -15,7 +15,7 @@ def test_ci_runs_the_test_command_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     assert test_command in script
     around = [line for line in script.replace(test_command, "").splitlines() if line and not line.startswith("#")]
-    assert around == ["set -euo pipefail", 'cd "$(dirname "$0")/.."']
+    assert around == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', ".ci/install-slurm"]
 
 
 def test_the_first_command_ends_in_a_comparison():
