@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -102,6 +103,59 @@ def test_two_processes_come_to_the_weights_losses_and_answers_of_one(
     assert summaries[0]["top1"] == summaries[1]["top1"]
     steps = -(-3 // (2 if "--accumulate" in {**CASES, **NORMALISED}[name] else 1)) * 7
     assert summaries[0]["updates"] == summaries[1]["updates"] == steps
+
+
+LOOKS = {
+    "knn": ("eval", "simclr with tokens, alone", "--protocol", "knn", "--knn-k", "3", "--shortcuts"),
+    "linear": ("eval", "simclr with tokens, alone", "--protocol", "linear", "--test-clips", "2"),
+    "retrieval": ("eval", "simclr with tokens, alone", "--protocol", "retrieval"),
+    "test": ("eval", "time, alone", "--protocol", "test", "--test-clips", "2", "--test-crops", "3"),
+}
+
+
+@pytest.fixture(scope="module")
+def looks(clips: Path, runs: tuple[Path, Any]) -> tuple[Path, dict[str, tuple[Said, list[Said]]]]:
+    """What one process says of seven videos, one of them broken, and what two say."""
+    root, _ = runs
+    lines = [f"{clips / line}" for line in (clips / "val.csv").read_text().splitlines()[:6]]
+    (root / "broken.mp4").touch()
+    (root / "seven.csv").write_text("\n".join([*lines, "broken.mp4 0"]) + "\n")
+    found = []
+    for processes in (1, 2):
+        commands = [
+            [
+                *("video-pretrain", *command[:2], clips, "--val", "seven.csv", *command[2:], *CPU, "--allow-missing"),
+                *("--json", "--export", f"{name} {processes}.npz", "--out", f"{name} {processes}"),
+            ]
+            for name, command in LOOKS.items()
+        ]
+        found.append(
+            run_together(
+                commands,
+                folder=root,
+                cache=root / "cache",
+                preload="vtk_cli.video_pretrain.use",
+                processes=processes,
+            )
+        )
+    return root, {name: (one, both) for name, (one,), both in zip(LOOKS, *found, strict=True)}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_two_processes_look_at_each_video_once_and_say_what_one_says(
+    looks: tuple[Path, dict[str, tuple[Said, list[Said]]]], name: str
+) -> None:
+    root, said = looks
+    alone, (first, second) = said[name]
+    assert (second.code, second.out) == (0, "")
+    one, two = alone.object, first.object
+    assert two.pop("features") != one.pop("features")  # the files' names
+    assert two == one
+    assert one["missing"] == 1
+    kept, both = (np.load(root / f"{name} {count}.npz") for count in (1, 2))
+    assert len(kept["feat"]) == 6 * {"knn": 1, "linear": 2, "retrieval": 1, "test": 6}[name]
+    for key in ("feat", "path", "start", "end"):
+        np.testing.assert_array_equal(both[key], kept[key])
 
 
 def test_two_processes_train_with_all_temporal_losses_and_name_every_broken_video(clips: Path, tmp_path: Path) -> None:
