@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -92,12 +92,16 @@ def _configure(folder: Path) -> None:
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))
-    names = {"folder": folder, "host": socket.gethostname().partition(".")[0], "user": getpass.getuser()}
+    names = {"folder": folder, "host": socket.gethostname().partition(".")[0], "user": _user()}
     ports = dict(zip(("controller_port", "node_port"), _free_ports(2), strict=True))
     (folder / "slurm.conf").write_text(_CONFIGURATION.format(**names, **ports))
     for number in range(2):
         (folder / f"gpu{number}").touch()  # a GPU to Slurm is a file that can be counted
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-1]\n")
+
+
+def _user() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def _munge_files(folder: Path) -> list[str]:
@@ -134,8 +138,8 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 
 def _empty_queue() -> None:
     """End every job, so that none outlives its daemons."""
-    subprocess.run(["scancel", "--full", "--signal=KILL", "--user", getpass.getuser()], check=False)
-    subprocess.run(["scancel", "--user", getpass.getuser()], check=False)
+    subprocess.run(["scancel", "--full", "--signal=KILL", "--user", _user()], check=False)
+    subprocess.run(["scancel", "--user", _user()], check=False)
     patience = time.monotonic() + _PATIENCE_S
     while _said("squeue", "--noheader") and time.monotonic() < patience:
         time.sleep(0.2)
