@@ -129,23 +129,21 @@ def _run(running: Program) -> int:
     except VtkError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        running.complain(str(error), of_loss=isinstance(error, PeerLost))
-        return error.exit_code
+        return running.complain(str(error), error.exit_code, of_loss=isinstance(error, PeerLost))
     except TyperException as error:
         what = error.format_message()
-        if what:  # a group alone has shown its help and has nothing more to say
-            running.complain(" ".join(what.replace("Value error, ", "").split()))
-        return ExitCode.USAGE
+        if not what:  # a group alone has shown its help and has nothing more to say
+            return ExitCode.USAGE
+        return running.complain(" ".join(what.replace("Value error, ", "").split()), ExitCode.USAGE)
     except (KeyboardInterrupt, Abort):
-        running.complain("interrupted")
-        return ExitCode.INTERRUPTED
+        return running.complain("interrupted", ExitCode.INTERRUPTED)
     except OSError as error:
         if "--debug" in arguments:
             traceback.print_exc()
         _drop_unwritten_output()
-        if error.errno != errno.EPIPE:  # a reader who has read enough needs no message
-            running.complain(f"{error.filename or 'the output'}: {error.strerror or error}")
-        return ExitCode.FAILED
+        if error.errno == errno.EPIPE:  # a reader who has read enough needs no message
+            return ExitCode.FAILED
+        return running.complain(f"{error.filename or 'the output'}: {error.strerror or error}", ExitCode.FAILED)
 
 
 def _drop_unwritten_output() -> None:

@@ -37,7 +37,7 @@ def test_a_mistake_that_all_find_is_said_by_the_first_alone(said: dict[str, list
 def test_an_error_of_one_process_is_said_by_it_with_its_number(said: dict[str, list[Said]]) -> None:
     first, second = said["second"]
     assert second.complaint + "\n" == second.err == "error: process 1 of 2: there: no\n"
-    assert (first.code, first.err) == (1, "")  # it cannot go on
+    assert (first.code, first.err) == (2, "")  # launchers report the code of whoever ends first
 
 
 def test_a_process_that_ended_without_a_word_is_told_of(said: dict[str, list[Said]]) -> None:

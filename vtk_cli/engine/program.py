@@ -40,20 +40,24 @@ class Program:
 
         self._store = meet()
 
-    def complain(self, text: str, *, of_loss: bool = False) -> None:
+    def complain(self, text: str, code: int, *, of_loss: bool = False) -> int:
         """Say on stderr why the command failed; of several processes that say the same, one does.
 
         Args:
             text: one line.
+            code: the exit code that goes with it.
             of_loss: whether the reason is that another process has ended.
+
+        Returns:
+            The exit code, which is another one's where that process has failed first.
         """
         if is_launched():
             hush_torch()
             from vtk_cli.engine.one_voice import complain
 
-            complain(text, self._store, of_loss=of_loss)
-        else:
-            Console().error(text)
+            return complain(text, code, self._store, of_loss=of_loss)
+        Console().error(text)
+        return code
 
 
 _PROGRAM: ContextVar[Program] = ContextVar("program")
