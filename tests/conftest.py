@@ -17,6 +17,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import CaseTables
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    about = "write the tables of cases that held into FILE: `pytest tests/faults tests/hostile --cases README.md`"
+    parser.addoption("--cases", type=Path, metavar="FILE", help=about)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (page := config.getoption("--cases")) is not None:
+        config.pluginmanager.register(CaseTables(page.absolute(), is_worker=hasattr(config, "workerinput")))
+
 
 def _mount(folder: Path, options: str) -> bool:
     command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
