@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.console import Console
+from vtk_cli.engine.distributed import World
 from vtk_cli.engine.update import Clock
 from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.train.classifier import Classifier
 from vtk_cli.train.mixing import Mixer
 from vtk_cli.train.objective import Objective, PointTerm, SubTerm
-from vtk_cli.train.sub import SubDraw, choose_sub
+from vtk_cli.train.sub import choose_sub
 
 SAMPLES, CLASSES, STEPS = 8, 5, 2
 PIXELS = PixelConfig(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -56,15 +57,20 @@ def gradients(rank: int, processes: int) -> dict[str, Any]:
     """Those of the second of two plain gradient steps."""
     model = classifier()
     mine = slice(rank * SAMPLES // processes, (rank + 1) * SAMPLES // processes)
-    whole = model.sub.draw(SAMPLES, 1, 0, torch.device("cpu"))
-    # Each process draws for its own samples; here they must be those of the one process.
-    model.sub.draw = lambda *_: SubDraw(whole.ratio, whole.kept[mine])
-    loss = Objective(PIXELS, Mixer(CLASSES), classes=CLASSES, points=PointTerm(), sub=SubTerm(model.sub))
+    world = World(rank, processes, rank, torch.device("cpu"))
+    loss = Objective(
+        PIXELS,
+        Mixer(CLASSES, mixup_alpha=0.4),
+        classes=CLASSES,
+        points=PointTerm(),
+        sub=SubTerm(model.sub),
+        world=world,
+    )
     called = DistributedDataParallel(model) if processes > 1 else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for step in range(STEPS):
         optimizer.zero_grad()
-        for value in loss(called, tuple(part[mine] for part in batch()), Clock(0, step, 1)):
+        for value in loss(called, tuple(part[mine] for part in batch()), Clock(0, step, 1, rank)):
             value.backward()
         if step < STEPS - 1:
             optimizer.step()
