@@ -50,6 +50,16 @@ def test_without_a_sub_branch_no_cost_of_one_is_said(vtk: Vtk) -> None:
     assert (plan["sub"], plan["sub_macs"], plan["step_factor"]) == (None, None, 1.0)
 
 
+def test_a_plan_says_what_each_of_several_processes_gets_and_holds(vtk: Vtk, shared_pictures: Path) -> None:
+    plan = vtk(shared_pictures, *TINY, "--dry-run", "--json", "--nproc", 2, "--parallel", "fsdp").object
+    assert (plan["processes"], plan["images_a_process"]) == (2, 2)
+    assert plan["each_holds"].startswith("1/2 of weights")
+    alone = vtk(shared_pictures, *TINY, "--dry-run", "--json").object
+    assert (alone["processes"], alone["images_a_process"], "each_holds" in alone) == (1, 4, False)
+    said = vtk(shared_pictures, *TINY, "--dry-run", "--nproc", 3)
+    assert "a batch of 4 cannot be shared equally by 3 processes" in said.complaint
+
+
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(vtk: Vtk, tmp_path: Path, shared_pictures: Path) -> None:
     said = vtk(shared_pictures, *TINY, "--accumulate", 2, "--dry-run", "--out", "here")
     assert said.code == 0
