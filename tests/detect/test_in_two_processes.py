@@ -177,7 +177,7 @@ def test_the_plan_names_processes_and_what_each_has(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(root)
-    words = [*TRAIN[:-1], "--dry-run", "--json", "--parallel", "fsdp", "--nproc"]
+    words = [*TRAIN[:-1], *PLUS, "--dry-run", "--json", "--parallel", "fsdp", "--nproc"]
     assert main([*words, "2"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["processes"], plan["images a process"]) == ("2", "2")
