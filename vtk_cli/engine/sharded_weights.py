@@ -79,8 +79,8 @@ class ShardedWeights:
         A forward pass that no backward pass follows leaves those outside of the blocks as they are then.
         """
         cast("FSDPModule", self.called).reshard()
-        scalars = [pair for pair in zip(self._parts, self._learning, strict=True) if pair[0].grad is not None]
-        scalars = [(scalar, learning) for scalar, learning in scalars if scalar is not learning]
+        pairs = zip(self._parts, self._learning, strict=True)
+        scalars = [(one, learning) for one, learning in pairs if one is not learning and one.grad is not None]
         if not scalars:
             return
         # torch's loss scaler asks all processes whether theirs overflowed only if the first gradient is cut: what is
@@ -214,8 +214,8 @@ class ShardedWeights:
                     if (used := getattr(owner, attribute)) is not part:
                         _own(part).copy_(own_rows(used, self._mesh))
 
-        self.called.register_forward_pre_hook(before)
-        self.called.register_forward_hook(after)
+        self.called.register_forward_pre_hook(torch.compiler.disable(before))
+        self.called.register_forward_hook(torch.compiler.disable(after))
 
     def _broadcast(self, buffers: list[Tensor]) -> None:
         if buffers:
