@@ -70,10 +70,11 @@ def fit(
         loss: `loss(model, batch, clock)`: the mean loss over the batch, or an iterator of losses whose sum it is. The
             iterator's losses are back-propagated one after another, so that the graph of the first is gone before
             the second is built. To be called through the `model` that it is given, by `forward`: among several
-            processes that is the wrapper that sums gradients. `batch` is what `batches` yields, on `device` but for
-            its indices.
+            processes that is the wrapper that averages gradients, or a copy whose weights are in parts: not those of
+            `model`, which are then of the last evaluation. `batch` is what `batches` yields, on `device` but for its
+            indices.
         batches: the data; see `Batches`.
-        optimizer: over the model's parameters.
+        optimizer: over the model's parameters; may be one that another training has used.
         plan: how to train.
         device: where.
         seed: of the clock, and of the global generators of every process but the first (which goes on with its own):
