@@ -11,7 +11,7 @@ from vtk_cli.adapt.networks import DomainNetwork, build_network
 from vtk_cli.console import Console
 from vtk_cli.engine.seeds import preserved_rng
 from vtk_cli.errors import UserError
-from vtk_cli.models.described_weights import save_described
+from vtk_cli.models.described_weights import as_described, refuse_absurd, save_described
 from vtk_cli.models.feature_maps import require_nameable
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.preprocessing import pixels_from_json
@@ -59,12 +59,13 @@ def open_network(path: Path, console: Console) -> tuple[DomainNetwork, tuple[str
         names = tuple(str(name) for name in json.loads(said[CLASSES]))
         width, domain_norm = int(said["width"]), bool(json.loads(said["domain_norm"]))
         architecture, arguments = said["architecture"], said["model_args"]
+        refuse_absurd((width, json.loads(arguments)), path)
         pixels = pixels_from_json(said["pixels"], path)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"does not say what it holds ({error})", str(path), "write the file anew") from error
     if architecture != DIGITS:
         require_nameable(architecture, arguments, path)
-    with preserved_rng():
+    with preserved_rng(), as_described(path):
         network = build_network(
             architecture,
             classes=len(names),

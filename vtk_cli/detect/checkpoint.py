@@ -24,7 +24,14 @@ from vtk_cli.detect.network import NeckFreeViDT, ViDT, build_detector
 from vtk_cli.detect.official_keys import from_official, is_official, to_official
 from vtk_cli.errors import UserError
 from vtk_cli.files import atomic_path
-from vtk_cli.models.described_weights import classes_from_text, classes_to_text, save_described, some_names
+from vtk_cli.models.described_weights import (
+    as_described,
+    classes_from_text,
+    classes_to_text,
+    refuse_absurd,
+    save_described,
+    some_names,
+)
 from vtk_cli.models.feature_maps import require_nameable
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, mismatch, read_state_dict
@@ -61,7 +68,8 @@ class SavedDetector:
         Raises:
             UserError: the weights do not fit the configuration.
         """
-        network = build_detector(self.config)
+        with as_described(self.path):
+            network = build_detector(self.config)
         load_exactly(network, self.state, str(self.path))
         return network.eval()
 
@@ -125,7 +133,9 @@ def read_detector(path: Path) -> SavedDetector:
     if _CONFIG not in metadata or _CLASSES not in metadata:
         raise UserError("holds no detector", str(path), "name a file of vtk detect or a published vidt_*.pth")
     try:
-        config = config_from_json(json.loads(metadata[_CONFIG]))
+        said = json.loads(metadata[_CONFIG])
+        refuse_absurd(said, path)
+        config = config_from_json(said)
         classes = Classes(*classes_from_text(metadata[_CLASSES]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"describes no detector ({error})", str(path), "write the file anew") from error

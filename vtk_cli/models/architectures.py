@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from vtk_cli.errors import UserError
+from vtk_cli.models.described_weights import no_larger_than, refuse_absurd
 from vtk_cli.models.names import NetworkName
 from vtk_cli.models.preprocessing import PixelConfig, luma, pixels_from_json, timm_pixels, torchvision_pixels
 from vtk_cli.models.spaces.architecture import read_network_name
@@ -103,7 +104,8 @@ def torchvision_network(
         if classes is not None:
             arguments["num_classes"] = classes
         try:
-            module = models.get_model(architecture, weights=None, **arguments)
+            with _sized_by(weights):
+                module = models.get_model(architecture, weights=None, **arguments)
         except (TypeError, ValueError) as error:
             raise UserError(f"cannot be built with {arguments} ({_described(error)})", name.spec) from error
         if weights is not None:
@@ -129,7 +131,8 @@ def searched_network(
         raise UserError(f"takes no argument {', '.join(arguments)}", name.spec, "leave it out")
     classes = (head_classes(weights.state) if weights else None) or num_classes
     space, shape = architecture.space, architecture.shape(classes=classes)
-    module: nn.Module = space.network(architecture.genes, shape, drop_path=float(drop_path))
+    with _sized_by(weights):
+        module: nn.Module = space.network(architecture.genes, shape, drop_path=float(drop_path))
     module.num_classes = shape.classes  # type: ignore[assignment]  # a number, which torch's types do not foresee
     if space.input_channels == 1:
         module.register_forward_pre_hook(_as_grey)
@@ -204,7 +207,18 @@ def stored_arguments(weights: Weights | None) -> dict[str, Any]:
         raise UserError("its metadata has model_args that are no JSON object", where, "write the file anew")
     if forbidden := _NOT_FOR_FILES & found.keys():
         raise UserError(f"its metadata may not set {', '.join(sorted(forbidden))}", where, "write the file anew")
+    refuse_absurd(found, Path(where))
     return found
+
+
+@contextmanager
+def _sized_by(weights: Weights | None) -> Iterator[None]:
+    """Where a network is built: the user's own file may not ask for one that it cannot fill."""
+    if weights is None or weights.published:
+        yield
+    else:
+        with no_larger_than(weights.path):
+            yield
 
 
 def _random(name: NetworkName, source: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -220,7 +234,10 @@ def _filled(source: str, weights: Weights, overlay: Mapping[str, Any], arguments
     """The timm network `source` with `weights`, which pass through timm's own conversion of foreign formats."""
     overlay = {**overlay, "source": None, "state_dict": weights.state}
     try:
-        module = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+        with _sized_by(weights):
+            module = timm.create_model(source, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    except UserError:
+        raise
     except Exception as error:  # a conversion may stumble anywhere over tensors it did not expect
         what = _misfit(source, weights, arguments) or f"the weights cannot be used ({_described(error)})"
         raise UserError(what, str(weights.path), NAME_ITS_ARCHITECTURE) from error
@@ -232,7 +249,8 @@ def _filled(source: str, weights: Weights, overlay: Mapping[str, Any], arguments
 def _misfit(source: str, weights: Weights, arguments: Mapping[str, Any]) -> str:
     """How `weights` differ from what the timm network needs; empty if they do not, or it cannot be built at all."""
     try:
-        return mismatch(timm.create_model(source, **arguments), weights.state)
+        with _sized_by(weights):
+            return mismatch(timm.create_model(source, **arguments), weights.state)
     except Exception:  # noqa: BLE001 - arguments it does not take: the caller says what was wrong first
         return ""
 

@@ -15,6 +15,7 @@ genas-flatness-cifar10       a published architecture of a search space
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -256,13 +257,30 @@ def file_metadata(path: Path) -> dict[str, str]:
     """
     if path.suffix != ".safetensors":
         return {}
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError("no such weight file", str(path), "check the path")
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
+            said = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise UserError(f"is not a whole safetensors file ({error})", str(path), "fetch or write it anew") from error
+    for name, text in said.items():
+        if _is_too_deep(text):
+            raise UserError(f"its {name!r} is brackets in brackets", str(path), "fetch or write it anew")
+    return said
+
+
+def _is_too_deep(text: str) -> bool:
+    """Whether no reader of JSON comes to the end of the brackets."""
+    try:
+        json.loads(text)
+    except RecursionError:
+        return True
+    except ValueError:
+        pass
+    return False
 
 
 def may_not_be_named(architecture: str) -> bool:

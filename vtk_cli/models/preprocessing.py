@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 
 from vtk_cli.errors import UserError
 
+_LARGEST_SIDE, _SMALLEST_CROP = 4096, 0.05
+"""Of the images that a file may ask for."""
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+"""As timm names them."""
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -89,16 +94,28 @@ def pixels_from_json(text: str, path: Path) -> PixelConfig:
     """
     try:
         fields = json.loads(text)
-        return PixelConfig(
+        config = PixelConfig(
             input_size=_side(fields["input_size"], str(path)),
             mean=tuple(float(value) for value in fields["mean"]),
             std=tuple(float(value) for value in fields["std"]),
             interpolation=str(fields["interpolation"]),
             crop_pct=float(fields["crop_pct"]),
         )
-    except (ValueError, TypeError, KeyError) as error:
+        _check(config)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         what = f"its metadata does not describe a preprocessing ({type(error).__name__}: {error})"
         raise UserError(what, str(path), "write the file anew") from error
+    return config
+
+
+def _check(config: PixelConfig) -> None:
+    """Raise `ValueError` where a file asks for images that nothing could be made of, or of any size."""
+    if not 1 <= config.input_size <= _LARGEST_SIDE or not _SMALLEST_CROP <= config.crop_pct <= 1:
+        raise ValueError(f"a crop of {config.crop_pct:g} of images of {config.input_size} pixels")
+    if not all(map(math.isfinite, (*config.mean, *config.std))) or min(config.std, default=0.0) <= 0:
+        raise ValueError("mean and deviation of the pixels are numbers, the deviation above 0")
+    if config.interpolation not in _INTERPOLATIONS:
+        raise ValueError(f"no interpolation {config.interpolation!r}")
 
 
 def _given_size(model_args: Mapping[str, Any]) -> Any:

@@ -30,7 +30,11 @@ _HEAD = re.compile(r"(heads?|fc|classifier|last_linear)\.(\w+\.)*weight")
 _FETCH_ANEW = "fetch or write it anew"
 _UNPACKED_LIMIT = 4
 """How many times its own size a file may unpack to; `torch.save` does not compress, so an honest file is about 1."""
-_SHOWN = 3
+_SMALL = 2**24
+"""Bytes that tensors may always take: a few small ones may share their numbers, as buffers that were expanded do."""
+_DEEPEST = 8
+"""Wrappers within wrappers; a dictionary can also hold itself."""
+_SHOWN, _LONGEST = 3, 80
 
 
 NAME_ITS_ARCHITECTURE = "name the architecture it was written for: NAME=FILE"
@@ -104,9 +108,11 @@ def state_in(content: Any, path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: it holds no state dict.
     """
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
+    for _ in range(_DEEPEST):
+        inner = isinstance(content, Mapping) and next(
+            (content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None
+        )
+        if not inner:
             break
         content = inner
     if not isinstance(content, Mapping) or not content:
@@ -115,8 +121,28 @@ def state_in(content: Any, path: Path) -> dict[str, Tensor]:
     if foreign:
         what = f"holds {len(foreign)} entries that are no named tensors ({_first(foreign)})"
         raise UserError(what, str(path), f"save the state dict, alone or under {', '.join(WRAPPERS)}")
+    refuse_unstored(content, path)
     cleaned: dict[str, Tensor] = clean_state_dict(dict(content))
     return cleaned
+
+
+def refuse_unstored(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors whose numbers are not in the file: some of a few bytes say that they have 10^12.
+
+    Raises:
+        UserError: there are some: sparse, quantised, on no device, or with one number for many places.
+    """
+    odd = [
+        name
+        for name, tensor in state.items()
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized
+    ]
+    if odd:
+        what = f"holds {len(odd)} tensors that are sparse, quantised or without numbers ({_first(odd)})"
+        raise UserError(what, str(path), "save the plain tensors")
+    told = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if told > max(_SMALL, _UNPACKED_LIMIT * path.stat().st_size):
+        raise UserError(f"its tensors would take {told / 2**20:.0f} MiB, many times its size", str(path), _FETCH_ANEW)
 
 
 def head_classes(state: Mapping[str, Tensor], heads: Iterable[str] = ()) -> int | None:
@@ -211,4 +237,5 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    shown = (name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:_SHOWN])
+    return ", ".join(shown) + (", ..." if len(names) > _SHOWN else "")

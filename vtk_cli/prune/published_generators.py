@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vtk_cli.errors import UserError
-from vtk_cli.models.weights import mismatch
+from vtk_cli.models.weights import mismatch, read_plain, refuse_unstored
 from vtk_cli.prune.generators import Generator, create_generator
 from vtk_cli.prune.masking import Selection, masked, prunable, set_masks
 from vtk_cli.prune.rebuilding import stored, ticket_of
@@ -91,12 +91,7 @@ def ticket_of_published(published: PublishedGenerator) -> Ticket:
 
 
 def _generator_state(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise UserError("no such checkpoint", str(path), "check the path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails anywhere inside the unpickler, one with code is refused by it
-        raise UserError("is damaged, holds code, or is no checkpoint", str(path), _ANEW) from error
+    content = read_plain(path)
     state = content.get(WRAPPER, content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"holds no {WRAPPER}", str(path), _ANEW)
@@ -107,7 +102,9 @@ def _named(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     foreign = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign:
         raise UserError(f"holds more than tensors ({some(foreign)})", str(path), _ANEW)
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    tensors = {str(name).removeprefix("module."): value for name, value in state.items()}
+    refuse_unstored(tensors, path)
+    return tensors
 
 
 def _generator_keys(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.errors import UserError
-from vtk_cli.models.described_weights import save_described
+from vtk_cli.models.described_weights import as_described, refuse_absurd, save_described
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.models.spaces.space import Shape, Space
@@ -100,7 +100,8 @@ class SupernetRun:
         return self._loaded(self.final)
 
     def _loaded(self, path: Path) -> Supernet:
-        supernet = self.space.supernet(self.shape)
+        with as_described(path):
+            supernet = self.space.supernet(self.shape)
         load_strictly(supernet, read_checkpoint(path, self.space))
         return supernet.eval()
 
@@ -155,7 +156,9 @@ def _options(config: RunConfig) -> SupernetOptions:
 def _described(path: Path) -> tuple[Shape, tuple[str, ...]]:
     metadata = file_metadata(path)
     try:
-        shape = Shape(**json.loads(metadata["supernet"]))
+        said = json.loads(metadata["supernet"])
+        refuse_absurd(said, path)
+        shape = Shape(**said)
         names = tuple(str(name) for name in json.loads(metadata["class_names"]))
     except (KeyError, ValueError, TypeError) as error:
         raise UserError("does not say what supernet it is of", str(path), "train it anew") from error

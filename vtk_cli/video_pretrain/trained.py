@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vtk_cli.engine.run_weights import LAST, Which, newest_run, weights_of_run
 from vtk_cli.errors import UserError
-from vtk_cli.models.described_weights import save_described
+from vtk_cli.models.described_weights import as_described, refuse_absurd, save_described
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, read_state_dict
 from vtk_cli.video_pretrain.networks.backbone import VideoBackbone
@@ -140,8 +140,10 @@ def read_network(path: Path, config: NetworkConfig | None = None) -> SavedNetwor
     try:
         said = json.loads(metadata[_NETWORK])
         classes = tuple(map(str, said.pop("classes")))
+        refuse_absurd(said, path)
         found = NetworkConfig(**said)
-        backbone = found.build()
+        with as_described(path):
+            backbone = found.build()
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"its description cannot be read ({error})", str(path), "write it anew") from error
     load_exactly(backbone, _part(state, _BACKBONE), str(path))

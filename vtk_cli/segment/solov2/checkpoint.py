@@ -12,10 +12,24 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from vtk_cli.data.points import Classes
 from vtk_cli.errors import UserError
-from vtk_cli.models.described_weights import classes_from_text, classes_to_text, save_described, some_names
+from vtk_cli.models.described_weights import (
+    as_described,
+    classes_from_text,
+    classes_to_text,
+    refuse_absurd,
+    save_described,
+    some_names,
+)
+from vtk_cli.models.feature_maps import require_nameable
 from vtk_cli.models.names import file_metadata
 from vtk_cli.models.weights import load_exactly, mismatch, read_state_dict
-from vtk_cli.segment.solov2.configurations import Role, SegmenterConfig, config_from_json, config_to_json
+from vtk_cli.segment.solov2.configurations import (
+    MICRO_BACKBONE,
+    Role,
+    SegmenterConfig,
+    config_from_json,
+    config_to_json,
+)
 from vtk_cli.segment.solov2.network import SOLOv2
 from vtk_cli.segment.solov2.published_keys import from_published, is_published
 
@@ -47,7 +61,8 @@ class SavedSegmenter:
         Raises:
             UserError: the weights do not fit the configuration.
         """
-        network = SOLOv2(self.config)
+        with as_described(self.path):
+            network = SOLOv2(self.config)
         load_exactly(network, self.state, str(self.path))
         return network.eval()
 
@@ -98,10 +113,14 @@ def read_segmenter(path: Path, role: Role = "student") -> SavedSegmenter:
         fix = "name a file of vtk segment, or published SOLOv2 weights of mmdet or AdelaiDet"
         raise UserError("holds no SOLOv2", str(path), fix)
     try:
-        config = config_from_json(json.loads(metadata[_CONFIG]))
+        said = json.loads(metadata[_CONFIG])
+        refuse_absurd(said, path)
+        config = config_from_json(said)
         classes = Classes(*classes_from_text(metadata[_CLASSES], config.classes))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"its description cannot be read ({error})", str(path), "write it anew") from error
+    if config.backbone != MICRO_BACKBONE:
+        require_nameable(config.backbone, "{}", path)
     rest = {name: value for name, value in metadata.items() if name not in {_CONFIG, _CLASSES}}
     return SavedSegmenter(config, classes, state, path, rest)
 

@@ -88,6 +88,8 @@ class SegmenterConfig:
 
 
 _STRIDES = (8, 8, 16, 32, 32)
+_FINEST = 512
+"""Cells along a side of the finest grid that a file may ask for."""
 _TEACHER_GRIDS, _STUDENT_GRIDS = (80, 64, 32, 24, 12), (40, 36, 24, 16, 12)
 _TEACHER_RANGES = ((1, 72), (72, 144), (144, 288), (288, 584), (584, 2048))
 _STUDENT_RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))
@@ -173,6 +175,8 @@ def config_from_json(values: Mapping[str, Any]) -> SegmenterConfig:
     """
     try:
         levels = tuple(LevelConfig(**_checked(LevelConfig, level)) for level in values["levels"])
+        if finest := [level.grid for level in levels if not 1 <= level.grid <= _FINEST]:
+            raise ValueError(f"grids of 1 to {_FINEST} cells a side, not {finest[0]}")
         plain = {name: value for name, value in values.items() if name != "levels"}
         return SegmenterConfig(levels=levels, **_checked(SegmenterConfig, plain))
     except (KeyError, TypeError, AttributeError) as error:
