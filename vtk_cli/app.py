@@ -21,7 +21,8 @@ from typer.exceptions import Abort, TyperException
 
 from vtk_cli import __version__
 from vtk_cli.engine.program import Program, program
-from vtk_cli.errors import ExitCode, PeerLost, VtkError
+from vtk_cli.engine.signals import prompt_stops
+from vtk_cli.errors import ExitCode, PeerLost, Stopped, VtkError
 
 SUBCOMMANDS = {
     "train": (
@@ -114,7 +115,7 @@ def vtk(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `vtk` with `arguments` (default: the process's own) and return its exit code (`errors.ExitCode`)."""
-    with program(sys.argv[1:] if arguments is None else arguments) as running:
+    with program(sys.argv[1:] if arguments is None else arguments) as running, prompt_stops():
         return _run(running)
 
 
@@ -135,7 +136,9 @@ def _run(running: Program) -> int:
         if not what:  # a group alone has shown its help and has nothing more to say
             return ExitCode.USAGE
         return running.complain(" ".join(what.replace("Value error, ", "").split()), ExitCode.USAGE)
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, Abort) as stop:
+        if isinstance(why := stop.__cause__ or stop, Stopped):  # before there was a command: typer makes it an Abort
+            return running.complain(str(why), ExitCode.PREEMPTED)
         return running.complain("interrupted", ExitCode.INTERRUPTED)
     except OSError as error:
         if "--debug" in arguments:

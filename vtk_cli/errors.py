@@ -68,6 +68,10 @@ class Interrupted(VtkError):
     exit_code = ExitCode.INTERRUPTED
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal of the scheduler ended a command where it was, between two saves; like Ctrl-C, nothing catches it."""
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """`did you mean a, b?` from the closest of `known` to `word`; an empty string when none is close."""
     close = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)

@@ -33,7 +33,7 @@ from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from vtk_cli.console import Console
-from vtk_cli.errors import ExitCode, Interrupted, UserError, nearest
+from vtk_cli.errors import ExitCode, Interrupted, Preempted, Stopped, UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,8 @@ def add_command(
         chosen = options(**frozen)
         try:
             code = run(chosen, chosen.console())
+        except Stopped as stop:
+            raise Preempted(str(stop)) from stop
         except KeyboardInterrupt as stop:  # typer would end without a word
             raise Interrupted(str(stop) or "interrupted") from stop
         raise typer.Exit(int(code or ExitCode.DONE))

@@ -30,7 +30,7 @@ from typing import Any
 import vtk_cli
 from vtk_cli.console import Console
 from vtk_cli.engine.run_config import RunConfig
-from vtk_cli.errors import Preempted, UserError, VtkError
+from vtk_cli.errors import Preempted, Stopped, UserError, VtkError
 from vtk_cli.files import TEMPORARY_PREFIX, disk_errors, lock, make_folder, write_json, write_text
 from vtk_cli.options import RUN_CONFIG
 
@@ -138,7 +138,7 @@ class RunFolder:
         if self._record is None or self._record["status"] == "done":
             return
         status = "failed"
-        if isinstance(error, Preempted):
+        if isinstance(error, Preempted | Stopped):
             status = "preempted"
         elif isinstance(error, KeyboardInterrupt):
             status = "interrupted"

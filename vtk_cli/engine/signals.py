@@ -1,10 +1,12 @@
 """Signals that ask a job to stop: noted at once, acted on when the step is done and saved.
 
-Slurm sends SIGUSR1 (or SIGTERM) before the time limit, a person sends SIGINT. The first one only sets a flag.
+Slurm sends SIGUSR1 (or SIGTERM) before the time limit, a person sends SIGINT. The first one only sets a flag. Where no
+step is being made (while data are opened, networks built, results drawn) they end the command at once, in order.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from vtk_cli.errors import Preempted
+from vtk_cli.errors import Preempted, Stopped
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -49,8 +51,9 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Note SIGTERM, SIGINT and SIGUSR1 instead of dying of them; the handlers before are put back at the end.
 
-    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python allows no handlers,
-    nothing is installed and the request stays empty.
+    A second SIGINT raises KeyboardInterrupt at once. A signal that came when nobody asked any more is passed on to the
+    handler before, where that is one of Python's: between two contexts no request is lost. Outside the main thread,
+    where Python allows no handlers, nothing is installed and the request stays empty.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -73,3 +76,42 @@ def stop_requests() -> Iterator[StopRequest]:
         for number, handler in before.items():
             # None: a handler that was not set from Python and cannot be set back from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    if request.signal is not None and callable(before[request.signal]):
+        signal.raise_signal(request.signal)
+
+
+@contextmanager
+def prompt_stops() -> Iterator[None]:
+    """Where no `stop_requests` notes them, SIGTERM and SIGUSR1 end the command as SIGINT does, by an exception.
+
+    Everything that is open is left in order: the record of the run says `preempted`, temporary files are removed.
+    Only the first counts, so that nothing disturbs the leaving; processes that were forked meanwhile die of them.
+
+    Raises:
+        Stopped: one came.
+    """
+    owner, numbers = os.getpid(), (signal.SIGTERM, signal.SIGUSR1)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    is_leaving = False
+
+    def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal is_leaving
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if not is_leaving:
+            is_leaving = True
+            name = signal.Signals(number).name
+            raise Stopped(f"stopped by {name}; all that was saved before is there; run the same command to go on")
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
