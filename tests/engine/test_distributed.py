@@ -142,7 +142,7 @@ def test_a_signal_to_one_process_stops_both_after_saving_and_they_resume_bit_for
 def test_an_error_that_one_process_knows_of_is_raised_in_both(together: tuple[Path, list[dict[str, Any]]]) -> None:
     first, second = (seen["failures"] for seen in together[1])
     assert first == second
-    assert first["loss"].startswith("the loss is inf at step 2, in the batch of samples [")
+    assert first["loss"].startswith("the loss is inf at step 2, in the batch of sample ")
     assert first["main"] == "there: no"
     assert "holds no run of vtk" in first["folder"]
 

@@ -42,7 +42,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_samples(
     with pytest.raises(JobError) as caught:
         train(model, spoiled, checkpoints=tmp_path, plan={"epochs": 2, "accumulate": accumulate, "checkpoint_steps": 1})
     first = 4 if accumulate == 1 else 3
-    assert f"the loss is {value} at step {first}, in the batch of samples {bad[0]};" in str(caught.value)
+    samples = ", ".join(f"sample {index}" for index in bad[0])
+    assert f"the loss is {value} at step {first}, in the batch of {samples};" in str(caught.value)
     found = latest_checkpoint(tmp_path, QUIET)
     assert found is not None
     assert found[0] == first - 1
@@ -66,7 +67,7 @@ def test_a_loss_of_named_branches_that_is_not_finite_names_them(accumulate: int)
         ((math.inf, 1.0, 1.0), "main is inf"),
         ((math.inf, 1.0, math.nan), "main and points is nan"),
     ]:
-        with pytest.raises(JobError, match=f"^the loss of {name} at step 1, in the batch of samples"):
+        with pytest.raises(JobError, match=f"^the loss of {name} at step 1, in the batch of sample "):
             train(line(), Branches(*factors), plan={"accumulate": accumulate})
     with pytest.raises(JobError, match=r"^the loss is inf at step 1"):
         train(line(), Branches(math.inf), plan={"accumulate": accumulate})  # fused: one loss for all branches

@@ -6,7 +6,7 @@ where it was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from vtk_cli.engine.distributed import World
+from vtk_cli.engine.sample_names import name_of
 from vtk_cli.engine.seeds import preserved_sample_rng, sample_seed, start_sample_rng
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import UserError, VtkError
@@ -25,7 +26,11 @@ REPEATED_UNIT = 256
 
 
 class Batches(Protocol):
-    """Where a training loop gets its batches. One that keeps processes has a `close()` too, called after training."""
+    """Where a training loop gets its batches.
+
+    One that keeps processes has a `close()` too, called after training. One whose samples have names has a
+    `name_of(index)`, see `sample_names`.
+    """
 
     @property
     def steps_per_epoch(self) -> int:
@@ -126,15 +131,23 @@ class TensorBatches:
         batch_size: samples in a batch, over all processes.
         seed: of the order.
         world: this process among the others; None for a single one.
+        names: of the samples.
 
     Raises:
         UserError: see `EpochOrder`.
     """
 
-    def __init__(self, *tensors: Tensor, batch_size: int, seed: int, world: World | None = None) -> None:
+    def __init__(
+        self,
+        *tensors: Tensor,
+        batch_size: int,
+        seed: int,
+        world: World | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         if len({len(tensor) for tensor in tensors}) != 1:
             raise ValueError(f"tensors of different lengths: {[len(tensor) for tensor in tensors]}")
-        self._tensors = tensors
+        self._tensors, self._names = tensors, names
         self._order = EpochOrder(len(tensors[0]), batch_size, seed, world)
 
     @property
@@ -146,6 +159,10 @@ class TensorBatches:
         """Yield `(indices, *slices)`, `indices` (B,) int64 on the CPU, from batch `start` on."""
         for indices in self._order.indices(epoch, start):
             yield indices, *(tensor[indices.to(tensor.device, non_blocking=True)] for tensor in self._tensors)
+
+    def name_of(self, index: int) -> str:
+        """What a sample is called."""
+        return f"sample {index}" if self._names is None else self._names[index]
 
 
 class LoaderBatches:
@@ -198,6 +215,7 @@ class LoaderBatches:
             generator=torch.Generator(),
         )
         self._loader: DataLoader[Any] | None = None
+        self._dataset = dataset
 
     @property
     def steps_per_epoch(self) -> int:
@@ -218,6 +236,10 @@ class LoaderBatches:
                 self.close()
                 raise batch.error
             yield tuple(batch)  # pinning makes a list of it
+
+    def name_of(self, index: int) -> str:
+        """What the data set calls a sample."""
+        return name_of(self._dataset, index)
 
     def close(self) -> None:
         """End the worker processes; another epoch starts new ones.

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from vtk_cli.engine.batches import Batches
+from vtk_cli.engine.sample_names import name_of
 
 
 class EqualEpochs:
@@ -33,6 +34,10 @@ class EqualEpochs:
             taken = min(self._batches.steps_per_epoch - position, end - at)
             yield from islice(self._batches.epoch(passed, position), taken)
             at += taken
+
+    def name_of(self, index: int) -> str:
+        """What a sample is called."""
+        return name_of(self._batches, index)
 
     def close(self) -> None:
         """End what runs for the data."""
@@ -64,6 +69,10 @@ class PlainAtLast:
         if late:
             close(self._kinds[0])  # its processes are not needed again
         yield from self._kinds[late].epoch(epoch, start)
+
+    def name_of(self, index: int) -> str:
+        """What a sample is called, in both kinds."""
+        return name_of(self._kinds[0], index)
 
     def close(self) -> None:
         """End what runs for the data."""

@@ -93,7 +93,8 @@ def fit(
         world: this process among those that train together; only rank 0 writes.
 
     Raises:
-        JobError: the loss or the weights are not finite, or the disk is full; the last good checkpoint stays.
+        JobError: the loss or the weights are not finite, more often than the plan leaves out; or the disk is full. The
+            last good checkpoint stays.
         UserError: the checkpoints are of another model or plan, or the folder may not be written.
         VtkError: what `batches` raised, in whichever process; raised in all.
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
@@ -114,6 +115,9 @@ def fit(
         precision=plan.precision,
         seed=seed,
         world=world,
+        skip_nonfinite=plan.skip_nonfinite,
+        data=batches,
+        console=console,
     )
     log = MetricsLog(metrics if world.is_main else None)
     hooks = (evaluate, after_epoch)
@@ -124,7 +128,7 @@ def fit(
     history = tuple(log.rows)
     last = next((row for row in reversed(history) if "epoch" in row), {})
     speed = (loop.images_per_second, loop.throughput.seconds)
-    updater.weights.finish()
+    updater.finish()
     return FitResult(updater.weights.model.eval(), updater.weights.averaged, loop.updates, last, history, *speed)
 
 
@@ -161,7 +165,7 @@ class _Loop:
         self.updater, self.batches, self.plan, self.seed = updater, batches, plan, seed
         self.evaluate, self.after_epoch = hooks
         self.checkpoints, self.log, self.world = checkpoints, log, world
-        self.meter = LossMeter(world, updater.branches)
+        self.meter = LossMeter(world, updater.culprits)
         self.epoch = self.position = self.updates = 0  # epochs done, batches done in this one, updates done in all
         self._saved: tuple[int, int, int] | None = None
         self._failure: VtkError | None = None

@@ -92,10 +92,14 @@ class ShardedWeights:
             learning.grad = distributed(gradient / self._world.size + nothing.to(gradient.dtype), learning)
             scalar.grad = None
 
+    def gradient_norm(self) -> Tensor:
+        """The 2-norm of the gradient, 0-dimensional."""
+        return self._norm(self._gradients())
+
     def clip(self, largest: float) -> None:
         """Scale the gradient down to a 2-norm of `largest`, if it is longer; as `nn.utils.clip_grad_norm_` does."""
         gradients = self._gradients()
-        factor = (largest / (self._norm(gradients) + 1e-6)).clamp(max=1.0)
+        factor = (largest / (self.gradient_norm() + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.to_local().mul_(factor)
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from vtk_cli.console import Console
 from vtk_cli.engine.devices import Precision, autocast, grad_scaler, resolve_precision
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.nonfinite import Computed, Culprits, LeftOut
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.engine.sharded_weights import ShardedWeights, gradients_kept_back
 from vtk_cli.engine.whole_weights import WholeWeights
@@ -98,6 +100,10 @@ class Updater:
         precision: of the forward pass.
         seed: of the clock.
         world: this process among the others.
+        skip_nonfinite: so many updates whose loss or gradient is not finite are left out, see `LeftOut`; 0: none, and
+            nothing is asked of the device.
+        data: what knows the names of samples, see `sample_names.name_of`.
+        console: warned of updates that are left out.
     """
 
     def __init__(
@@ -112,6 +118,9 @@ class Updater:
         precision: Precision,
         seed: int,
         world: World,
+        skip_nonfinite: int = 0,
+        data: object = None,
+        console: Console | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -120,12 +129,11 @@ class Updater:
         self._scaler = grad_scaler(world.device, self._precision)
         held = ShardedWeights if world.size > 1 and world.parallel == "fsdp" else WholeWeights
         self.weights: ShardedWeights | WholeWeights = held(model, optimizer, world, ema_decay)
+        self.culprits = Culprits(world, tuple(getattr(loss, "branches", ())), data, console)
+        self._left_out, self._left_out_before = None, 0
+        if skip_nonfinite:
+            self._left_out = LeftOut(skip_nonfinite, self.weights.called, self.culprits, console or Console())
         optimizer.zero_grad(set_to_none=True)
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """What the loss calls its losses; empty where it does not say."""
-        return tuple(getattr(self._loss, "branches", ()))
 
     @property
     def model(self) -> nn.Module:
@@ -138,17 +146,36 @@ class Updater:
         return float(max(group["lr"] for group in self.optimizer.param_groups))
 
     def __call__(self, group: Sequence[tuple[Any, ...]], epoch: int, step: int, meter: LossMeter) -> None:
-        """Make update number `step` (from 0) from the batches of `group`, each weighted by its samples."""
+        """Make update number `step` (from 0) from the batches of `group`, each weighted by its samples.
+
+        Raises:
+            JobError: its loss or gradient is not finite, and as many such updates were left out as may be.
+        """
         samples = sum(len(batch[0]) for batch in group)
+        computed: list[Computed] = []
+        if self._left_out is not None:
+            self._left_out.begin()
         for place, batch in enumerate(group):
             clock = Clock(epoch, step, self._batch_seed(epoch, step, place), self._world.rank)
             with gradients_stay_here(self.weights.called) if place < len(group) - 1 else nullcontext():
-                losses = self._backward(batch, clock, len(batch[0]) / samples)
-            meter.add(step + 1, losses, batch[0])
-        self._step()
+                computed.append((self._backward(batch, clock, len(batch[0]) / samples), batch[0]))
+        self.weights.finish_gradients()
+        is_made = not self._is_left_out(step + 1, computed)
+        if is_made:
+            for batch_computed in computed:
+                meter.add(step + 1, batch_computed)
+            self._step()
+        self.optimizer.zero_grad(set_to_none=True)
         if self.scheduler is not None:
             self.scheduler.step_update(step + 1)
-        self.weights.update_average()
+        if is_made:
+            self.weights.update_average()
+
+    def finish(self) -> None:
+        """The training is over: `weights.model` and `weights.averaged` hold its weights from now on."""
+        if self._left_out is not None:
+            self._left_out.finish()
+        self.weights.finish()
 
     def require_finite_weights(self, step: int) -> None:
         """Refuse to save weights that an infinite gradient spoiled before any loss showed it.
@@ -169,7 +196,8 @@ class Updater:
         """
         parts = {"scheduler": self.scheduler, "scaler": self._scaler}
         states = {name: None if part is None else part.state_dict() for name, part in parts.items()}
-        return {**self.weights.state_dict(), **states}
+        left_out = self._left_out_before if self._left_out is None else self._left_out.count
+        return {**self.weights.state_dict(), **states, "left out": left_out}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`.
@@ -185,6 +213,16 @@ class Updater:
         for name, part in (("scheduler", self.scheduler), ("scaler", self._scaler)):
             if part is not None:
                 part.load_state_dict(state[name])
+        self._left_out_before = state.get("left out", 0)
+        if self._left_out is not None:
+            self._left_out.count = self._left_out_before
+
+    def _is_left_out(self, update: int, computed: Sequence[Computed]) -> bool:
+        if self._left_out is None:
+            return False
+        # A gradient that overflows in fp16 is the scaler's: it leaves out the step itself, and scales less.
+        norm = self.weights.gradient_norm() if self._scaler is None else None
+        return self._left_out.has(update, computed, norm)
 
     def _batch_seed(self, epoch: int, step: int, place: int) -> int:
         return sample_seed(sample_seed(self._seed, 0, place), epoch, step)
@@ -214,7 +252,6 @@ class Updater:
         return loss.detach()
 
     def _step(self) -> None:
-        self.weights.finish_gradients()
         if self._clip_norm is not None:
             if self._scaler is not None:
                 self._scaler.unscale_(self.optimizer)
@@ -224,7 +261,6 @@ class Updater:
             self._scaler.update()
         else:
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

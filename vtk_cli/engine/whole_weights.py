@@ -49,6 +49,11 @@ class WholeWeights:
     def finish_gradients(self) -> None:
         """Called before an update, when all its gradients are there."""
 
+    def gradient_norm(self) -> Tensor:
+        """The 2-norm of the gradient, 0-dimensional."""
+        gradients = [one.grad for one in self._parameters if one.grad is not None]
+        return nn.utils.get_total_norm(gradients).to(self._world.device)
+
     def clip(self, largest: float) -> None:
         """Scale the gradient down to a 2-norm of `largest`, if it is longer."""
         nn.utils.clip_grad_norm_(self._parameters, largest)
