@@ -50,10 +50,12 @@ class MemoryImages:
     Args:
         images: (N, 3, S, S) uint8.
         shift: pixels, at most, each way.
+        names: of the images, by row; None for images without.
     """
 
     images: Tensor
     shift: int = 2
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,7 +63,8 @@ class MemoryImages:
     def augmented(self, rows: Sequence[int], *, batch_size: int, seed: int, part: Part | None = None) -> Batches:
         """As `DomainImages`."""
         chosen = self.images[torch.tensor(list(rows), dtype=torch.int64)]
-        return _Shifted(chosen, EpochOrder(len(rows), batch_size, seed), self.shift, seed, part)
+        order = EpochOrder(len(rows), batch_size, seed)
+        return _Shifted(chosen, order, self.shift, seed, part, _names_of(self.names, rows))
 
     def plain(self, rows: Sequence[int], *, batch_size: int) -> Iterable[Tensor]:
         """As `DomainImages`."""
@@ -81,6 +84,7 @@ class ReadImages:
         pixels: the side of the network's input.
         workers: processes that read; 0: this one.
         pin_memory: copy batches to page-locked memory.
+        names: of the images, by row; None for images without.
     """
 
     count: int
@@ -88,6 +92,7 @@ class ReadImages:
     pixels: PixelConfig
     workers: int = 0
     pin_memory: bool = False
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -95,7 +100,7 @@ class ReadImages:
     def augmented(self, rows: Sequence[int], *, batch_size: int, seed: int, part: Part | None = None) -> Batches:
         """As `DomainImages`."""
         crop = (transforms.RandomCrop(self.pixels.input_size), transforms.RandomHorizontalFlip())
-        images = _Chosen(self.read, tuple(rows), self._transform(*crop))
+        images = _Chosen(self.read, tuple(rows), self._transform(*crop), _names_of(self.names, rows))
         return LoaderBatches(images, batch_size, seed, self.workers, pin_memory=self.pin_memory, part=part)
 
     def plain(self, rows: Sequence[int], *, batch_size: int) -> Iterable[Tensor]:
@@ -124,12 +129,16 @@ class _Chosen(Dataset[tuple[Tensor]]):
     read: Callable[[int], Image.Image]
     rows: tuple[int, ...]
     transform: Callable[[Image.Image], Tensor]
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, position: int) -> tuple[Tensor]:
         return (self.transform(self.read(self.rows[position])),)
+
+    def name_of(self, position: int) -> str:
+        return self.names[position]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +148,7 @@ class _Shifted:
     shift: int
     seed: int
     part: Part | None
+    names: tuple[str, ...]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -148,6 +158,13 @@ class _Shifted:
         for step, batch in enumerate(self.order.indices(epoch, start), start):
             positions = batch if self.part is None else self.part(batch)
             yield positions, shifted(self.images[positions], self.shift, sample_seed(self.seed, epoch, step))
+
+    def name_of(self, position: int) -> str:
+        return self.names[position]
+
+
+def _names_of(names: Sequence[str] | None, rows: Sequence[int]) -> tuple[str, ...]:
+    return tuple(f"image {row}" if names is None else names[row] for row in rows)
 
 
 def shifted(images: Tensor, most: int, seed: int) -> Tensor:

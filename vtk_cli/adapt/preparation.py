@@ -229,9 +229,11 @@ def domain_images(one: ImageSource | Pool, lab: Lab, pixels: PixelConfig) -> Dom
 
 
 def _images(one: ImageSource | Pool, pixels: PixelConfig, workers: int, device: torch.device) -> DomainImages:
+    names = one.names if isinstance(one, ImageSource) else one.ids
     if _in_memory(one) and len(one) and one.read(0).size == (pixels.input_size, pixels.input_size):
-        return MemoryImages(torch.stack([pil_to_tensor(one.read(row)) for row in range(len(one))]))
-    return ReadImages(len(one), one.read, pixels, workers, pin_memory=device.type == "cuda" and workers > 0)
+        return MemoryImages(torch.stack([pil_to_tensor(one.read(row)) for row in range(len(one))]), names=names)
+    pin = device.type == "cuda" and workers > 0
+    return ReadImages(len(one), one.read, pixels, workers, pin_memory=pin, names=names)
 
 
 def _in_memory(one: ImageSource | Pool) -> bool:

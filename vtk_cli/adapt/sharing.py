@@ -21,6 +21,7 @@ from vtk_cli.adapt.images import DomainImages
 from vtk_cli.engine.batches import EpochOrder
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import close
+from vtk_cli.engine.sample_names import name_of
 from vtk_cli.engine.update import Clock, gradients_stay_here
 from vtk_cli.engine.whole_batch import gathered
 
@@ -84,6 +85,10 @@ class SharedBatches:
         whole = self._order.indices(epoch, start)
         for positions, (own, images) in zip(whole, self._batches.epoch(epoch, start), strict=True):
             yield own, images, self._sharing.sizes(len(positions))
+
+    def name_of(self, index: int) -> str:
+        """What the image at a position among the rows is called."""
+        return name_of(self._batches, index)
 
     def close(self) -> None:
         """End what runs for the data."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vtk_cli.engine.batches import Batches
 from vtk_cli.engine.epochs import EqualEpochs, close
+from vtk_cli.engine.sample_names import name_of
 
 
 class Together(NamedTuple):
@@ -53,6 +54,10 @@ class WholeBatches:
         """The batches of a pass from number `start` on."""
         return islice(self._batches.epoch(epoch, start), max(0, self._steps - start))
 
+    def name_of(self, index: int) -> str:
+        """What an image is called."""
+        return name_of(self._batches, index)
+
     def close(self) -> None:
         """End what runs for the data."""
         close(self._batches)
@@ -85,6 +90,10 @@ class JoinedBatches:
             own, source, labelled = [(None, None, ()) if each is None else next(each) for each in passing]
             kinds = (own[1], source[1], source[0], labelled[1], labelled[0])
             yield own[0], Together(*kinds, own[2], source[2], labelled[2])
+
+    def name_of(self, index: int) -> str:
+        """What an image is called, of the kind that the positions belong to."""
+        return name_of(self._kinds[0], index)
 
     def close(self) -> None:
         """End what runs for the data."""

@@ -124,6 +124,10 @@ class WatchedBatches:
                 self._name(indices[broken.cpu()])
             yield indices, *rest
 
+    def name_of(self, index: int) -> str:
+        """What the source calls a sample."""
+        return self._source.names[index]
+
     def close(self) -> None:
         """End the worker processes, where there are any."""
         close = getattr(self._batches, "close", None)

@@ -69,9 +69,11 @@ class Objective:
         return losses.total
 
     def blame(self) -> str:
-        """Which terms of which of the last batches were not finite first; empty where all were."""
+        """Which terms of which batch were not finite, the first of the last such in a row; empty where all were."""
+        blamed, is_sound = "", True
         for step, images, terms in self._recent:
             guilty = [name for name, term in terms.items() if not math.isfinite(float(term))]
-            if guilty:
-                return f"at step {step} {', '.join(guilty)} of images {', '.join(map(str, images))}"
-        return ""
+            if guilty and is_sound:
+                blamed = f"at step {step} {', '.join(guilty)} of images {', '.join(map(str, images))}"
+            is_sound = not guilty
+        return blamed

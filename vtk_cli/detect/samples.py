@@ -66,6 +66,10 @@ class TrainingImages(Dataset[Sample]):
             scene = mixup(scene, self._any_scene())
         return sample_of(self._transform(scene))
 
+    def name_of(self, index: int) -> str:
+        """The path of an image; others may have been mixed into it."""
+        return str(self._dataset.records[index].file)
+
     def _scene(self, index: int) -> Scene:
         return scene_of(self._dataset.records[index], masks=self._masks, crowds=False)
 

@@ -44,6 +44,10 @@ class NoiseBatches:
             raise UserError(f"{size} processes cannot share a batch of {batch_size}", "--batch", f"give {size} or more")
         self._own = slice(batch_size * rank // size, batch_size * (rank + 1) // size)
 
+    def name_of(self, index: int) -> str:
+        """Noise has no name but its place in the epoch."""
+        return f"noise {index}"
+
     def epoch(self, epoch: int, start: int) -> Iterator[tuple[Any, ...]]:
         """The batches of epoch `epoch` from number `start` on."""
         for step in range(start, self.steps_per_epoch):

@@ -146,6 +146,7 @@ def training_batches(
             batch_size=options.batch_size,
             seed=images.seed,
             world=world,
+            names=source.names,
         )
     else:
         inner = _loaded(images, source, options.batch_size, world, console)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vtk_cli.engine.batches import Batches
 from vtk_cli.engine.distributed import World
+from vtk_cli.engine.sample_names import name_of
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.search.batch_augmentation import BatchAugmentation
 from vtk_cli.search.treatments import Pixels
@@ -52,6 +53,10 @@ class NetworkBatches:
     def broken(self) -> dict[int, str]:
         """The reasons by index, of the files found broken so far in this process."""
         return {**self._broken, **getattr(self._batches, "broken", {})}
+
+    def name_of(self, index: int) -> str:
+        """What a sample is called."""
+        return name_of(self._batches, index)
 
     def epoch(self, epoch: int, start: int) -> Iterator[tuple[Any, ...]]:
         """The batches of an epoch from number `start` on, each `(indices, images, targets)`."""

@@ -190,6 +190,10 @@ class CountedBatches:
                 raise UserError(what, fix="see all with vtk data check, and mend the list")
             yield tuple(parts)
 
+    def name_of(self, index: int) -> str:
+        """The path of a sample's video."""
+        return str(self._source.videos[index].path)
+
     def close(self) -> None:
         """End the workers."""
         close = getattr(self._batches, "close", None)

@@ -148,6 +148,10 @@ class RefinePairs(Dataset[RefineBatch]):
             window.of(image), window.of(rough), window.of(truth), label=pair.rough.label, config=self._config
         )
 
+    def name_of(self, index: int) -> str:
+        """The path of a crop's image, and which of its objects it is, from 1."""
+        return f"{self._pairs[index].record.file} (object {self._pairs[index].index + 1})"
+
 
 def collate_crops(crops: Sequence[RefineBatch]) -> RefineBatch:
     """One batch of several."""

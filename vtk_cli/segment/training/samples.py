@@ -78,6 +78,10 @@ class TrainingImages(Dataset[Sample]):
         target = Target(scene.labels, scene.masks.as_subclass(Tensor).bool(), scene.boxes.as_subclass(Tensor))
         return Sample(normalised(scene.image), target, clicks)
 
+    def name_of(self, index: int) -> str:
+        """The path of an image."""
+        return str(self._records[index].file)
+
 
 @dataclass(frozen=True)
 class Collate:
