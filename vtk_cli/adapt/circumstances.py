@@ -34,6 +34,7 @@ class Circumstances:
         precision: of the forward pass.
         checkpoint_seconds: save when the last save is so long ago.
         checkpoint_steps: save after every so many updates as well; None: by the clock alone.
+        skip_nonfinite: leave out so many updates of a stage whose loss or gradient is not finite.
         scoring_batch: images in a batch where nothing is learnt.
         world: this process among those that train together; None: it is alone.
         sync_bn: batch normalisation over all processes.
@@ -45,6 +46,7 @@ class Circumstances:
     precision: Precision = "fp32"
     checkpoint_seconds: float = 300.0
     checkpoint_steps: int | None = None
+    skip_nonfinite: int = 0
     scoring_batch: int = SCORING_BATCH
     world: World | None = None
     sync_bn: bool = False
@@ -84,6 +86,7 @@ class Circumstances:
             precision=self.precision,
             checkpoint_seconds=self.checkpoint_seconds,
             checkpoint_steps=self.checkpoint_steps,
+            skip_nonfinite=self.skip_nonfinite,
         )
 
 

@@ -34,7 +34,7 @@ from vtk_cli.reports.curves import Curve, draw_curves
 from vtk_cli.reports.plots import PALETTE, Picture
 
 TABLE, ROUNDS, PAGE = "compare.csv", "rounds.csv", "report.html"
-MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "store", "shard", "devices"}
+MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "skip-nonfinite", "store", "shard", "devices"}
 COLUMNS = ("training / query", "labels", "seeds", "mean", "sd", "lowest", "highest")
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from vtk_cli.adapt.method import Method, SourceTraining
 from vtk_cli.adapt.query.catalog import STRATEGIES, QuerySettings, parse_strategy
 from vtk_cli.adapt.recipes import PRESETS, RecipeName
+from vtk_cli.engine.options import FaultOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, option
 
@@ -123,7 +124,7 @@ class NetworkOptions(DomainOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageOptions(NetworkOptions):
+class StageOptions(NetworkOptions, FaultOptions):
     """The stages on the target."""
 
     recipe: RecipeName = option("sequential", "How to train; see vtk adapt recipes.", panel="Training")

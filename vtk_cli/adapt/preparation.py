@@ -143,6 +143,7 @@ def open_lab(
         console,
         precision=resolve_precision(options.precision, place),
         checkpoint_seconds=options.checkpoint_seconds,
+        skip_nonfinite=options.skip_nonfinite or 0,
         world=world,
         sync_bn=isinstance(options, ParallelOptions) and options.sync_bn,
     )

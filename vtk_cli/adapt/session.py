@@ -29,7 +29,7 @@ from vtk_cli.errors import UserError
 from vtk_cli.options import RUN_CONFIG, read_config
 
 COMMANDS = ("adapt start", "adapt run")
-MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "parallel"}
+MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "skip-nonfinite", "parallel"}
 """Options that may differ when a run goes on."""
 
 

@@ -26,7 +26,7 @@ from vtk_cli.engine.run_weights import BEST
 from vtk_cli.errors import ExitCode, JobError
 from vtk_cli.models.best_weights import BestWeights
 
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "parallel"}
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "skip-nonfinite", "parallel"}
 """Options that may differ when a run goes on: the result does not depend on them."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from vtk_cli.detect.configurations import DETECTORS
 from vtk_cli.detect.recipes import RECIPES
+from vtk_cli.engine.options import FaultOptions
 from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.names import ALIASES
@@ -206,7 +207,7 @@ class OptimizationOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedOptions(RunOptions):
+class SpeedOptions(FaultOptions, RunOptions):
     """Arithmetic and memory."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(

@@ -171,6 +171,7 @@ def prepare(options: TrainOptions, data: Data, world: World, console: Console) -
             ema_decay=options.ema_decay,
             precision=options.precision,
             checkpoint_seconds=options.checkpoint_seconds,
+            skip_nonfinite=options.skip_nonfinite or 0,
             evaluate_epochs=options.evaluate_epochs,
         ),
         world,

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vtk_cli.options import RunOptions, option
+from vtk_cli.options import RunOptions, SpeechOptions, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultOptions(SpeechOptions):
+    """What a training survives."""
+
+    skip_nonfinite: int | None = option(
+        None,
+        "Leave out up to N updates of a training whose loss or gradient is NaN or infinite, with a warning [default: 0,"
+        " the first one ends it]. Above 0 every update waits for the device.",
+        panel="Run",
+        metavar="N",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ from vtk_cli.prune.watching import Strips, WatchedSearch
 BEST = "best-search.safetensors"
 _CLOSENESS = "closeness"
 """The distance times -1: what is kept is what has most of it."""
-_MAY_CHANGE = {"device", "checkpoint-seconds", "baselines", "export", "codec", "parallel"}
+_MAY_CHANGE = {"device", "checkpoint-seconds", "skip-nonfinite", "baselines", "export", "codec", "parallel"}
 """Options that may differ when a run goes on: the search does not depend on them."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from vtk_cli.data.options import DIGITS
+from vtk_cli.engine.options import FaultOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, option
 from vtk_cli.prune.generators.catalog import GENERATORS, check_generator
@@ -151,7 +152,7 @@ class SelectionOptions(GeneratorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingOptions(SelectionOptions):
+class MatchingOptions(SelectionOptions, FaultOptions):
     """What the generated images are to have in common with the real ones, and how that is reached."""
 
     extractor: str = option(

@@ -311,7 +311,12 @@ def prepare(lab: Lab, arm: Arm, policy: TicketPolicy = TicketPolicy()) -> Prepar
         optimizer=optimizer,
         scheduler=scheduler,
         batches=NoiseBatches(options.batch, generator.nz, length, sample_seed(noise_seed, _NOISE, 0), lab.world),
-        plan=Plan(count, precision=options.precision, checkpoint_seconds=options.checkpoint_seconds),
+        plan=Plan(
+            count,
+            precision=options.precision,
+            checkpoint_seconds=options.checkpoint_seconds,
+            skip_nonfinite=options.skip_nonfinite or 0,
+        ),
         watch=Watch(lab.extractor, lab.loss, probe.to(device), device),
         origin=_origin(options, rule, search, policy),
     )

@@ -39,9 +39,15 @@ from vtk_cli.search.winner import Winner, check_retraining, retraining_of, winne
 
 RETRAINED = "retrained"
 """The folder of the winner's training, in that of the run."""
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "score-batch-size", "generations", "parallel"} | {
-    flag_name(name) for name in set(option_fields(StoreOptions)) - {"seed", "out"}
-}
+_MAY_CHANGE = {
+    "device",
+    "workers",
+    "checkpoint-seconds",
+    "skip-nonfinite",
+    "score-batch-size",
+    "generations",
+    "parallel",
+} | {flag_name(name) for name in set(option_fields(StoreOptions)) - {"seed", "out"}}
 """Options that may differ when a run goes on: what was computed before stays true."""
 
 

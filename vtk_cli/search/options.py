@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from vtk_cli.data.options import DIGITS
+from vtk_cli.engine.options import FaultOptions
 from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.catalog import SPACES, space_named
@@ -68,7 +69,7 @@ class SpaceOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupernetTrainingOptions(RunOptions):
+class SupernetTrainingOptions(FaultOptions, RunOptions):
     """How the weights that all architectures share are trained."""
 
     recipe: str | None = option(

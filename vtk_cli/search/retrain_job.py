@@ -23,7 +23,7 @@ from vtk_cli.search.showing import named_architecture
 from vtk_cli.search.verb_options import RetrainVerbOptions
 from vtk_cli.search.winner import fitted
 
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "parallel"}
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "skip-nonfinite", "parallel"}
 PANELS = (
     Panel("training loss", {"loss": "training"}, best=-1),
     Panel("validation top-1, %", {"top1": "top-1", "ema_top1": "averaged"}, best=1, factor=100),

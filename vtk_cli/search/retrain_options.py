@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from vtk_cli.engine.options import FaultOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, option
 from vtk_cli.search.image_options import ImageOptions
@@ -13,7 +14,7 @@ from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainTrainingOptions(RunOptions):
+class RetrainTrainingOptions(FaultOptions, RunOptions):
     """How a network alone is trained."""
 
     recipe: str | None = option(

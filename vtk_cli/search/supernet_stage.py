@@ -137,6 +137,7 @@ def train_supernet(
             clip_norm=options.clip_norm,
             precision=options.precision,
             checkpoint_seconds=options.checkpoint_seconds,
+            skip_nonfinite=options.skip_nonfinite or 0,
         ),
         device=world.device,
         seed=options.seed,

@@ -102,7 +102,7 @@ def retraining_of(options: SearchOptions, winner: Winner) -> RetrainOptions:
     values: dict[str, Any] = {**RETRAIN_RECIPES[recipe], "recipe": recipe}
     known = option_fields(ImageOptions)
     values |= {name: getattr(options, name) for name in _OF_DATA if name in known}
-    values["checkpoint_seconds"] = options.checkpoint_seconds
+    values |= {name: getattr(options, name) for name in ("checkpoint_seconds", "skip_nonfinite")}
     if options.retrain_epochs is not None:
         values["epochs"] = options.retrain_epochs
     return RetrainOptions(**values)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from vtk_cli.engine.options import FaultOptions
 from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, option
@@ -114,7 +115,7 @@ class NetworkOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(RunOptions):
+class TrainingOptions(FaultOptions, RunOptions):
     """How teacher, refinement and student are trained."""
 
     augment: Literal["paper", "digits", "none"] = option(

@@ -31,7 +31,7 @@ from vtk_cli.train.outcome import Outcome, show_outcome
 from vtk_cli.train.plan import show_plan, tell_cost
 from vtk_cli.train.preparation import Training, open_data, prepare, training_samples
 
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "eval-set", "parallel"}
+_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "skip-nonfinite", "eval-set", "parallel"}
 """Options that may differ when a run goes on: the result does not depend on them."""
 _PULLED = 16
 """Images on which the pull of the losses is measured: few, since two backward passes share a graph."""

@@ -345,5 +345,6 @@ def _plan(options: TrainOptions) -> Plan:
         ema_decay=options.ema_decay,
         precision=options.precision,
         checkpoint_seconds=options.checkpoint_seconds,
+        skip_nonfinite=options.skip_nonfinite or 0,
         evaluate_epochs=options.evaluate_epochs,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vtk_cli.engine.options import FaultOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, option
 
@@ -85,7 +86,7 @@ class OptimizationOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedOptions(RunOptions):
+class SpeedOptions(FaultOptions, RunOptions):
     """Arithmetic and memory."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(

@@ -18,7 +18,8 @@ _GIVEN = (
     *("jitter", "jitter_hue", "gray_prob", "batch_size"),
     *("backend", "decode_timeout", "short", "in_memory", "workers"),
     *("test_clips", "test_crops", "test_scale", "views_offset", "ensemble", "allow_missing"),
-    *("precision", "compile", "checkpoint_seconds", "seed", "device", "out", "dry_run"),
+    *("precision", "compile", "checkpoint_seconds", "skip_nonfinite", "seed"),
+    *("device", "out", "dry_run"),
     *("nproc", "parallel", "sync_bn"),
 )
 """What the options of an evaluation say of it."""

@@ -37,7 +37,16 @@ from vtk_cli.video_pretrain.scores import Answers
 from vtk_cli.video_pretrain.trained import save_network
 
 BAD_FILES = "bad_files.csv"
-_MAY_CHANGE = {"device", "workers", "checkpoint-seconds", "decode-timeout", "in-memory", "allow-missing", "parallel"}
+_MAY_CHANGE = {
+    "device",
+    "workers",
+    "checkpoint-seconds",
+    "skip-nonfinite",
+    "decode-timeout",
+    "in-memory",
+    "allow-missing",
+    "parallel",
+}
 """Options that may differ when a run goes on: the result does not depend on them."""
 
 

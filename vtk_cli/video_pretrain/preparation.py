@@ -190,6 +190,7 @@ def prepare(options: VideoOptions, data: Data, world: World, console: Console) -
         ema_decay=options.ema_decay,
         precision=options.precision,
         checkpoint_seconds=options.checkpoint_seconds,
+        skip_nonfinite=options.skip_nonfinite or 0,
         evaluate_epochs=_evaluated_every(options),
     )
     for note in notes:

@@ -150,6 +150,7 @@ def train_refiner(
             epochs=epochs,
             precision=options.precision,
             checkpoint_seconds=options.checkpoint_seconds,
+            skip_nonfinite=options.skip_nonfinite or 0,
             evaluate_epochs=max(1, epochs // _EVALUATIONS),
         ),
         device=world.device,

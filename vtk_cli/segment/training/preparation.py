@@ -130,6 +130,7 @@ def prepare(
             ema_decay=ema_decay,
             precision=options.precision,
             checkpoint_seconds=options.checkpoint_seconds,
+            skip_nonfinite=options.skip_nonfinite or 0,
             evaluate_epochs=max(1, epochs // options.evaluations),
         ),
         tuple(max(1, min(epochs, round(share * epochs))) for share in length.snapshots),
