@@ -333,6 +333,6 @@ def test_plans_write_nothing(vtk: Vtk) -> None:
 
 
 def test_recipes_and_presets_are_listed(vtk: Vtk) -> None:
-    assert "sequential" in vtk.done("recipes")["recipes"]
-    assert vtk.done("recipes", "visda")["options"]["pl-late"] is True
+    assert vtk.done("recipes")["recipes"][0]["name"] == "sequential"
+    assert vtk.done("recipes", "visda")["recipes"][0]["options"]["pl-late"] is True
     assert "did you mean visda" in vtk("recipes", "visd").complaint

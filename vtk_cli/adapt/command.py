@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vtk_cli.adapt.recipes import PRESETS, RECIPES, about
 from vtk_cli.adapt.verb_options import (
     CompareOptions,
     EvaluateOptions,
@@ -9,7 +10,6 @@ from vtk_cli.adapt.verb_options import (
     LabelOptions,
     PredictOptions,
     QueryOptions,
-    RecipesOptions,
     StartOptions,
     StatusOptions,
     TrainOptions,
@@ -17,6 +17,7 @@ from vtk_cli.adapt.verb_options import (
 )
 from vtk_cli.console import Console
 from vtk_cli.engine.launch import launched
+from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import add_command, new_app
 
@@ -115,13 +116,6 @@ def export(options: ExportOptions, console: Console) -> ExitCode:
     return write(options, console)
 
 
-def recipes(options: RecipesOptions, console: Console) -> ExitCode:
-    """List the ways to train and the presets of benchmarks, or all values of a preset."""
-    from vtk_cli.adapt.use import show_recipes
-
-    return show_recipes(options, console)
-
-
 app = new_app()
 add_command(
     app,
@@ -160,6 +154,9 @@ add_command(
     " --devices cpu,cpu",
 )
 add_command(app, ExportOptions, export, name="export", epilog="Examples:  vtk adapt export RUN model.safetensors")
-add_command(
-    app, RecipesOptions, recipes, name="recipes", epilog="Examples:  vtk adapt recipes   ·   vtk adapt recipes office31"
+add_recipes(
+    app,
+    "adapt",
+    RecipeTable("vtk adapt start", "--recipe", {name: {} for name in RECIPES}, RECIPES.__getitem__),
+    RecipeTable("vtk adapt start", "--preset", PRESETS, about, {"budget": "labels"}),
 )

@@ -16,7 +16,6 @@ from vtk_cli.adapt.outcome import round_table, show_standing, standing_summary
 from vtk_cli.adapt.pool import files_pool
 from vtk_cli.adapt.preparation import Lab, domain_images
 from vtk_cli.adapt.published_checkpoints import save_published
-from vtk_cli.adapt.recipes import PRESETS, RECIPES, about
 from vtk_cli.adapt.rounds import bought, learner_at
 from vtk_cli.adapt.run_files import csv_text
 from vtk_cli.adapt.scoreboard import metrics_of, outputs_of
@@ -26,13 +25,11 @@ from vtk_cli.adapt.verb_options import (
     EvaluateOptions,
     ExportOptions,
     PredictOptions,
-    RecipesOptions,
     StatusOptions,
 )
 from vtk_cli.console import Console
-from vtk_cli.errors import ExitCode, UserError, nearest
+from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import write_text
-from vtk_cli.options import flag_name
 
 MODEL = "model.safetensors"
 
@@ -148,30 +145,6 @@ def export(options: ExportOptions, console: Console) -> ExitCode:
         console.text(f"To use it, give {PLAIN_DIGITS}={path} as the model")
     console.emit({"model": str(path), "architecture": network.origin.architecture, "round": session.state.round})
     return ExitCode.DONE
-
-
-def show_recipes(options: RecipesOptions, console: Console) -> ExitCode:
-    """All recipes and presets, or every value of the preset that is named.
-
-    Raises:
-        UserError: there is no such preset.
-    """
-    if options.name is None:
-        console.table("Recipes (--recipe)", ("recipe", "how it trains"), [*RECIPES.items()])
-        console.table("Presets (--preset)", ("preset", "for"), [(name, about(name)) for name in PRESETS])
-        console.text("Every value of one: vtk adapt recipes NAME; flags win over it.")
-        console.emit({"recipes": dict(RECIPES), "presets": {name: _by_flag(name) for name in PRESETS}})
-        return ExitCode.DONE
-    if options.name not in PRESETS:
-        raise UserError("no such preset", options.name, nearest(options.name, PRESETS) or "see vtk adapt recipes")
-    values = _by_flag(options.name)
-    console.table(f"{options.name}: {about(options.name)}", ("option", "value"), [*values.items()])
-    console.emit({"preset": options.name, "for": about(options.name), "options": values})
-    return ExitCode.DONE
-
-
-def _by_flag(name: str) -> dict[str, object]:
-    return {flag_name(field): value for field, value in PRESETS[name].items()}
 
 
 def _model(session: Session) -> str:

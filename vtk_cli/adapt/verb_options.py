@@ -166,13 +166,6 @@ class ExportOptions(RunFolderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesOptions(SpeechOptions):
-    """`vtk adapt recipes`."""
-
-    name: str | None = option(None, "Show the values of this preset.", positional=True, metavar="NAME")
-
-
-@dataclass(frozen=True, kw_only=True)
 class CompareOptions(AdaptOptions, ShardOptions):
     """All options of `vtk adapt compare`; --recipe, --query, --seed and --budget give way to the lists."""
 

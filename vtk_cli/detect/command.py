@@ -8,8 +8,10 @@ from typing import Literal
 
 from vtk_cli.console import Console
 from vtk_cli.detect.options import SCENES_MODEL, TrainOptions
+from vtk_cli.detect.recipes import RECIPES, recipe_source
 from vtk_cli.engine.launch import launched
 from vtk_cli.engine.parallel_options import ProcessOptions
+from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 
@@ -231,4 +233,9 @@ add_command(
     bench,
     name="bench",
     epilog="Examples:  vtk detect bench vidt-nano --size 640   ·   vtk detect bench RUN",
+)
+add_recipes(
+    app,
+    "detect",
+    RecipeTable("vtk detect train", "--recipe", RECIPES, recipe_source, {"epochs": "epochs", "size": "pixels"}),
 )

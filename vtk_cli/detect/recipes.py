@@ -82,3 +82,16 @@ _RECIPES: dict[str, Recipe] = {
     "modern": _MODERN,
 }
 RECIPES: Mapping[str, Recipe] = MappingProxyType({name: MappingProxyType(recipe) for name, recipe in _RECIPES.items()})
+
+_SOURCES = {
+    "digits": "the embedded scenes, for vidt-micro",
+    "paper": "ViDT and ViDT+ in 50 epochs, arXiv 2110.03921 and 2204.07962",
+    "paper150": "ViDT+ in 150 epochs, arXiv 2204.07962",
+    "finetune": "one's own images, from a detector's weights",
+    "modern": "one square size, mosaic and mixup, averaged weights, bf16",
+}
+
+
+def recipe_source(name: str) -> str:
+    """What the recipe is after: a paper, or the data it is for."""
+    return _SOURCES[name]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from vtk_cli.console import Console
 from vtk_cli.engine.launch import launched
+from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import add_command, new_app
+from vtk_cli.prune.recipes import RECIPES, recipe_source
 from vtk_cli.prune.verb_options import (
     ApplyOptions,
     EvaluateOptions,
     ExportVerbOptions,
     InfoOptions,
-    RecipesOptions,
     RunVerbOptions,
     SampleOptions,
     SweepOptions,
@@ -93,13 +94,6 @@ def sweep(options: SweepOptions, console: Console) -> ExitCode:
     return sweep_fractions(options, console)
 
 
-def recipes(options: RecipesOptions, console: Console) -> ExitCode:
-    """List the searches that --recipe names, with their values."""
-    from vtk_cli.prune.recipe_table import show_recipes
-
-    return show_recipes(options.name, console)
-
-
 app = new_app()
 add_command(
     app,
@@ -142,6 +136,8 @@ add_command(
     epilog="Examples:  vtk prune sweep   ·   vtk prune sweep --algos edge-popup --algos gem-miner --scopes global"
     " --scopes layer --devices 0,1,2,3",
 )
-add_command(
-    app, RecipesOptions, recipes, name="recipes", epilog="Examples:  vtk prune recipes   ·   vtk prune recipes digits"
+add_recipes(
+    app,
+    "prune",
+    RecipeTable("vtk prune run", "--recipe", RECIPES, recipe_source, {"image_size": "pixels", "steps": "steps"}),
 )

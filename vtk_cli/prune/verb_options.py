@@ -227,11 +227,4 @@ class EvaluateOptions(EmbedderOptions):
     theta: Path | None = option(None, _THETA_HELP, panel="Generator", metavar="FILE")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecipesOptions(SpeechOptions):
-    """`vtk prune recipes`."""
-
-    name: str | None = option(None, "Show the values of this one.", positional=True, metavar="NAME")
-
-
 SCOPES: dict[ScopeName, Scope] = {ScopeName.LAYER: "layer", ScopeName.GLOBAL: "global"}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from vtk_cli.console import Console
 from vtk_cli.engine.launch import launched
+from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import add_command, new_app
+from vtk_cli.search.recipes import RECIPES, recipe_source
+from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES, retrain_recipe_source
 from vtk_cli.search.verb_options import (
     EvolveOptions,
     ExportOptions,
@@ -178,3 +181,10 @@ add_command(
     " vtk search export '2 0 3' --supernet runs/search-run/RUN",
 )
 add_command(app, SpacesOptions, spaces, name="spaces", epilog="Examples:  vtk search spaces")
+_SHOWN = {"epochs": "epochs", "batch_size": "batch"}
+add_recipes(
+    app,
+    "search",
+    RecipeTable("vtk search run", "--recipe", RECIPES, recipe_source, _SHOWN),
+    RecipeTable("vtk search retrain", "--recipe", RETRAIN_RECIPES, retrain_recipe_source, _SHOWN),
+)

@@ -68,3 +68,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         },
     }
 )
+
+_SOURCES = {
+    "digits-mini": "the embedded digits",
+    "chain-a": "the embedded digits, 16 pixels",
+    "chain-b": "the embedded digits, 16 pixels",
+    "darts": "GeNAS, arXiv 2305.08611",
+    "nasbench201": "RLNAS, arXiv 2101.11834, with true labels",
+    "shufflenetv2": "SPOS, arXiv 1904.00420",
+    "mobilenet": "RLNAS, arXiv 2101.11834, with true labels",
+}
+
+
+def recipe_source(name: str) -> str:
+    """What the recipe is after: a paper, or the data it is for."""
+    return _SOURCES[name]

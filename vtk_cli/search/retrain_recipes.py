@@ -78,6 +78,20 @@ RETRAIN_RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 
+_SOURCES = {
+    "darts-imagenet": "GeNAS, arXiv 2305.08611",
+    "darts-cifar": "DARTS, arXiv 1806.09055, Section 3.2",
+    "shufflenetv2": "SPOS, arXiv 1904.00420",
+    "mobilenet": "RLNAS, arXiv 2101.11834",
+    "nasbench201": "NAS-Bench-201, arXiv 2001.00326",
+    "digits": "the embedded digits",
+}
+
+
+def retrain_recipe_source(name: str) -> str:
+    """What the recipe is after: a paper, or the data it is for."""
+    return _SOURCES[name]
+
 
 def retrain_recipe_of(space: str, form: str) -> str:
     """The recipe that the authors of a space trained its networks of a form with.

@@ -10,9 +10,11 @@ from typing import Literal
 from vtk_cli.console import Console
 from vtk_cli.engine.launch import launched
 from vtk_cli.engine.parallel_options import Parallel, ProcessOptions
+from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.segment.options import SegmentOptions, StageName
+from vtk_cli.segment.recipes import RECIPES, recipe_source
 
 _MODEL_HELP = "A run folder, a weight file of vtk segment, or published SOLOv2 weights (mmdet, AdelaiDet)."
 _BEST_HELP = "Of a run: the weights that did best on its --val images, not those of the end."
@@ -323,6 +325,11 @@ add_command(
     epilog="Examples:  vtk segment budget --hours 200   ·   vtk segment budget labels.json --number 5000 --hours 40",
 )
 add_command(app, ImportOptions, import_labels, name="import", epilog="Examples:  vtk segment import labelme/ -o labels")
+add_recipes(
+    app,
+    "segment",
+    RecipeTable("vtk segment run", "--recipe", RECIPES, recipe_source, {"student_steps": "steps", "size": "pixels"}),
+)
 _points = new_app("Make clicks.")
 _points.callback()(lambda: None)
 add_command(

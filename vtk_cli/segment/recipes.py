@@ -77,3 +77,15 @@ _DIGITS: Recipe = {
 }
 _RECIPES: dict[str, Recipe] = {"digits": _DIGITS, "paper": _PAPER, "light": _LIGHT, "small": _SMALL}
 RECIPES: Mapping[str, Recipe] = MappingProxyType({name: MappingProxyType(recipe) for name, recipe in _RECIPES.items()})
+
+_SOURCES = {
+    "digits": "the embedded scenes, for solov2-micro",
+    "paper": "PointWSSIS on COCO, arXiv 2303.15062",
+    "light": "light SOLOv2, images of 352 to 512 pixels, arXiv 2003.10152",
+    "small": "some hundred images of one's own",
+}
+
+
+def recipe_source(name: str) -> str:
+    """What the recipe is after: a paper, or the data it is for."""
+    return _SOURCES[name]

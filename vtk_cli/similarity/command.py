@@ -12,24 +12,13 @@ from typing import Any, ClassVar, Literal
 from vtk_cli.console import Console
 from vtk_cli.data.options import DIGITS, ImageOptions
 from vtk_cli.engine.options import TrainingOptions
+from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.models.names import ALIASES
 from vtk_cli.options import RunOptions, add_command, fraction, new_app, option
+from vtk_cli.similarity.recipes import PRESETS, preset_source
 
-PRESETS: dict[str, dict[str, Any]] = {
-    # arXiv 2210.11407: PGD on 5,000 images of ImageNet's validation set, each network with its own crop.
-    "paper": {
-        "images": 5000,
-        "eps": "8/255",
-        "steps": 50,
-        "step_size": "0.1eps",
-        "protocol": "paper",
-        "batch_size": 32,
-    },
-    "standard": {"images": 2000, "eps": "8/255", "steps": 20, "step_size": "2/255", "batch_size": 32},
-    "digits": {"eps": "32/255", "steps": 10, "step_size": "6/255", "batch_size": 64},
-}
 _RELATIVE_STEP = re.compile(r"(.+)eps")
 
 
@@ -231,6 +220,8 @@ def run(options: SimilarityOptions, console: Console) -> ExitCode | None:
 
     Networks, their answers and rows (an attack and its evaluations) are pieces for any number of processes, each made
     once: with --shard I/COUNT a process is a task of an array, and the last to find all pieces there assembles.
+
+    Further verb: vtk similarity recipes, the presets.
     """
     from vtk_cli.similarity.job import analyse_matrix, compare
 
@@ -246,4 +237,11 @@ add_command(
     epilog="Examples:  vtk similarity resnet50 vit_b   ·   vtk similarity resnet18 resnet50 vit_s --quick --json   ·  "
     " vtk similarity --list nets.txt --data imagenet/val --preset paper --measure cka   ·  "
     " vtk slurm submit --array 69 --gpus 1 -- similarity @paper69 --data imagenet/val --preset paper --out sat69",
+)
+add_recipes(
+    app,
+    "similarity",
+    RecipeTable(
+        "vtk similarity", "--preset", PRESETS, preset_source, {"images": "images", "steps": "steps", "eps": "eps"}
+    ),
 )

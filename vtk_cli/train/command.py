@@ -10,10 +10,12 @@ from typing import Literal
 from vtk_cli.console import Console
 from vtk_cli.engine.launch import launched
 from vtk_cli.engine.parallel_options import ProcessOptions
+from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.train.image_options import parse_eval_sets
 from vtk_cli.train.options import TrainOptions
+from vtk_cli.train.recipes import RECIPES, recipe_source
 
 _MODEL_HELP = "A run folder, a weight file, or a network with published weights [default: the newest in runs/train]."
 
@@ -109,13 +111,6 @@ class ExportOptions(SpeechOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecipesOptions(SpeechOptions):
-    """`vtk train recipes`."""
-
-    name: str | None = option(None, "Show the values of this one.", positional=True, metavar="NAME")
-
-
 def train(options: TrainOptions, console: Console) -> ExitCode:
     """Train an image classifier, by default with a masked sub-branch (AugMask, arXiv 2306.11339).
 
@@ -152,13 +147,6 @@ def export(options: ExportOptions, console: Console) -> ExitCode:
     return export_model(options, console)
 
 
-def recipes(options: RecipesOptions, console: Console) -> ExitCode:
-    """List the published trainings that --recipe names, with their values."""
-    from vtk_cli.train.recipe_table import show_recipes
-
-    return show_recipes(options.name, console)
-
-
 app = new_app()
 add_command(
     app,
@@ -185,10 +173,8 @@ add_command(
 add_command(
     app, ExportOptions, export, name="export", epilog="Examples:  vtk train export runs/train/2025-01-31-digits"
 )
-add_command(
+add_recipes(
     app,
-    RecipesOptions,
-    recipes,
-    name="recipes",
-    epilog="Examples:  vtk train recipes   ·   vtk train recipes deit3-b-400",
+    "train",
+    RecipeTable("vtk train", "--recipe", RECIPES, recipe_source, {"epochs": "epochs", "batch_size": "batch"}),
 )

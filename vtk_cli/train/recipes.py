@@ -292,49 +292,7 @@ _SOURCES = {
     "imagenet": "LUAB on ImageNet-AB, arXiv 2303.17595",
 }
 
-RECIPE_COLUMNS = ("recipe", "after", "network", "pixels", "epochs", "batch", "optimiser", "loss", "augmentation")
-
 
 def recipe_source(name: str) -> str:
     """What the recipe is after: a paper, or the data it is for."""
     return _SOURCES[name.partition("-")[0]]
-
-
-def recipe_rows() -> list[tuple[str, ...]]:
-    """A row a recipe, in the order of `RECIPE_COLUMNS`, in words; the values themselves are in `RECIPES`."""
-    return [
-        (
-            name,
-            recipe_source(name),
-            str(recipe.get("model", "any")),
-            str(recipe.get("img_size", "-")),
-            str(recipe["epochs"]),
-            str(recipe["batch_size"]),
-            _optimizer(recipe),
-            _loss(recipe),
-            _augmentation(recipe),
-        )
-        for name, recipe in RECIPES.items()
-    ]
-
-
-def _optimizer(recipe: Recipe) -> str:
-    per = f" per {recipe['lr_base_size']}" if "lr_base_size" in recipe else ""
-    layers = f", layer decay {recipe['layer_decay']:g}" if "layer_decay" in recipe else ""
-    path = f", drop path {recipe['drop_path']:g}" if recipe.get("drop_path") else ""
-    return f"{recipe['optimizer']} {recipe['lr']:g}{per}, decay {recipe['weight_decay']:g}{layers}{path}"
-
-
-def _loss(recipe: Recipe) -> str:
-    extra = {"binarised": recipe.get("binarize"), f"smoothing {recipe.get('smoothing', 0):g}": recipe.get("smoothing")}
-    words = [recipe["loss"].upper(), *(word for word, is_on in extra.items() if is_on)]
-    branch = f"sub-branch: {recipe['sub']} {recipe['sub_ratio']}" if recipe["sub"] != "none" else "clicks"
-    return f"{', '.join(words)}; {branch}"
-
-
-def _augmentation(recipe: Recipe) -> str:
-    words = [recipe["auto_augment"]] if recipe.get("auto_augment", "none") != "none" else []
-    words += [f"{name} {recipe[name]:g}" for name in ("mixup", "cutmix", "erasing") if recipe.get(name)]
-    words += [f"jitter {recipe['color_jitter']:g}"] if recipe.get("color_jitter") else []
-    words += [f"repeated x{recipe['repeats']}"] if recipe.get("repeats", 1) > 1 else []
-    return ", ".join(words) or ("shifts" if recipe.get("crop") == "shift" else "crops, flips")

@@ -8,12 +8,14 @@ from typing import Literal
 
 from vtk_cli.console import Console
 from vtk_cli.engine.launch import launched
+from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option
 from vtk_cli.video_pretrain.data_options import DecodeOptions, WorkerOptions
-from vtk_cli.video_pretrain.eval_options import MODEL_HELP, EvalOptions
+from vtk_cli.video_pretrain.eval_options import EVAL_RECIPES, MODEL_HELP, EvalOptions, eval_recipe_source
 from vtk_cli.video_pretrain.method_options import FreqAug, FreqAugOptions
 from vtk_cli.video_pretrain.options import VideoOptions
+from vtk_cli.video_pretrain.recipes import RECIPES, recipe_source
 from vtk_cli.video_pretrain.update_options import TestViewOptions
 
 
@@ -56,13 +58,6 @@ class PredictOptions(DecodeOptions, WorkerOptions, TestViewOptions):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Arithmetic.", panel="Run")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecipesOptions(SpeechOptions):
-    """`vtk video-pretrain recipes`."""
-
-    name: str | None = option(None, "Show the values of this one.", positional=True, metavar="NAME")
-
-
 def run(options: VideoOptions, console: Console) -> ExitCode:
     """Train a video network that looks at motion: FreqAug (arXiv 2204.03865) and TIME (arXiv 2207.09067).
 
@@ -98,16 +93,9 @@ def predict(options: PredictOptions, console: Console) -> ExitCode:
     return predict_videos(options, console)
 
 
-def recipes(options: RecipesOptions, console: Console) -> ExitCode:
-    """List the published trainings that --recipe names, with their values."""
-    from vtk_cli.video_pretrain.recipe_table import show_recipes
-
-    return show_recipes(options.name, console)
-
-
 def models(options: SpeechOptions, console: Console) -> ExitCode:  # noqa: ARG001
     """List the networks that --model names."""
-    from vtk_cli.video_pretrain.recipe_table import show_models
+    from vtk_cli.video_pretrain.network_table import show_models
 
     return show_models(console)
 
@@ -139,5 +127,10 @@ add_command(
 add_command(
     app, PredictOptions, predict, name="predict", epilog="Examples:  vtk video-pretrain predict clip.mp4 --top-k 3"
 )
-add_command(app, RecipesOptions, recipes, name="recipes", epilog="Examples:  vtk video-pretrain recipes freqaug-moco")
+add_recipes(
+    app,
+    "video-pretrain",
+    RecipeTable("vtk video-pretrain run", "--recipe", RECIPES, recipe_source, {"epochs": "epochs"}),
+    RecipeTable("vtk video-pretrain eval", "--recipe", EVAL_RECIPES, eval_recipe_source),
+)
 add_command(app, SpeechOptions, models, name="models", epilog="Examples:  vtk video-pretrain models")

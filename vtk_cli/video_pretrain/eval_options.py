@@ -41,6 +41,18 @@ EVAL_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )  # fmt: skip
 """Published evaluations (arXiv 2104.14558)."""
+_EVAL_SOURCES = {
+    "linear": "linear probe, arXiv 2104.14558",
+    "finetune-ucf101": "fine-tuning on UCF-101, arXiv 2104.14558",
+    "finetune-ucf101-syncbn": "the same with batch norms over all processes",
+    "finetune-ssv2": "fine-tuning on Something-Something v2, arXiv 2104.14558",
+    "views-1": "one clip and one crop a video: fast",
+}
+
+
+def eval_recipe_source(name: str) -> str:
+    """Where an evaluation is published, or what it is for."""
+    return _EVAL_SOURCES[name]
 
 
 def _complete_recipe(incomplete: str) -> list[str]:

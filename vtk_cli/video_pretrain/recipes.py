@@ -220,7 +220,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 
-RECIPE_COLUMNS = ("recipe", "objective", "network", "clips", "pixels", "epochs", "lr", "adds", "source")
 _SOURCES = {
     "digits-ssl": "here: the embedded clips",
     "digits-supervised": "here: the embedded clips",
@@ -237,23 +236,3 @@ _SOURCES = {
 def recipe_source(name: str) -> str:
     """Where a recipe is published."""
     return _SOURCES.get(name) or _SOURCES[name.partition("-")[0]]
-
-
-def recipe_rows() -> list[tuple[str, ...]]:
-    """A row a recipe, as `RECIPE_COLUMNS`."""
-    return [
-        (
-            name,
-            str(recipe["method"] if recipe["objective"] == "ssl" else "classes"),
-            str(recipe["model"]),
-            str(recipe["sampling"]),
-            str(recipe["img_size"]),
-            str(recipe["epochs"]),
-            f"{recipe['lr']:g}",
-            f"FreqAug {recipe['freqaug']}"
-            if "freqaug" in recipe
-            else str(recipe.get("time", "-")).replace("none", "-"),
-            recipe_source(name),
-        )
-        for name, recipe in RECIPES.items()
-    ]
