@@ -32,6 +32,8 @@ PLAIN_INTERVAL_S = 5.0
 """How often a progress line is printed where there is no terminal."""
 
 _SPELLED_OUT = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+_SPELLED_OUT |= {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+"""Control characters, ends of lines by other names, and what turns the direction of text."""
 
 
 class Progress(Protocol):
@@ -135,7 +137,8 @@ class Console:
     def _append(self, kind: str, text: str) -> None:
         if self._log is not None:
             with disk_errors(self._log), self._log.open("a", encoding="utf-8") as log:
-                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {kind}: {_visible(text)}\n")
+                lines = _visible(text).replace("\n", "\n    ")  # no file name begins an entry of its own
+                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {kind}: {lines}\n")
 
 
 class _Silent:

@@ -18,7 +18,7 @@ from timm.data import ImageDataset, create_dataset
 from vtk_cli.console import Console
 from vtk_cli.data.classification_source import ImageSource, Splits
 from vtk_cli.data.digits import DigitsSplit, load_digits_split
-from vtk_cli.data.images import DECODE_ERRORS, BrokenImage, upright_rgb
+from vtk_cli.data.images import DECODE_ERRORS, FORMATS, BrokenImage, upright_rgb
 from vtk_cli.errors import UserError
 from vtk_cli.files import cache_folder, lock
 
@@ -60,7 +60,7 @@ class DatasetReader:
         """Image `index`, upright RGB; raises `BrokenImage`."""
         try:
             if isinstance(self.dataset, ImageDataset):
-                with self.dataset.reader[index][0] as stream, Image.open(stream) as opened:
+                with self.dataset.reader[index][0] as stream, Image.open(stream, formats=FORMATS) as opened:
                     opened.load()
                     return upright_rgb(opened)
             return upright_rgb(self.dataset[index][0])

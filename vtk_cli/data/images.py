@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +49,15 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """What Pillow raises on bytes that are no image."""
+_SINCE_PILLOW_11_3 = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "JPEG2000", *_SINCE_PILLOW_11_3)
+"""What a file may be, whatever its name says. Not among them: what Pillow hands to another program (EPS to
+Ghostscript), and what hardly anyone reads, so that hardly anyone has looked for holes in its reader."""
+_LARGE = 2**25
+"""Pixels from which on one image is decoded at a time in a process: each may take 2 GB."""
+_ONE_LARGE = threading.Lock()
+_STRIP = 2**22
+"""Pixels that are laid on white at a time."""
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 """EXIF's orientations in which width and height change places."""
 
@@ -158,7 +169,11 @@ def decode_image(path: Path) -> Image.Image:
         BrokenImage: it is missing, no image, truncated, too large to be meant (Pillow's decompression bomb limit,
             about 179 megapixels), or of a kind whose range is not known (floating point, 32 bits).
     """
-    with _broken_if_unreadable(path), Image.open(path) as opened:
+    with (
+        _broken_if_unreadable(path),
+        Image.open(path, formats=FORMATS) as opened,
+        _ONE_LARGE if opened.width * opened.height > _LARGE else nullcontext(),
+    ):
         opened.load()
         return upright_rgb(opened)
 
@@ -169,7 +184,7 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         BrokenImage: it is missing, or no image.
     """
-    with _broken_if_unreadable(path), Image.open(path) as opened:
+    with _broken_if_unreadable(path), Image.open(path, formats=FORMATS) as opened:
         if opened.format != "TIFF":  # whose size Pillow may have turned by itself
             width, height = opened.size
             on_its_side = opened.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE
@@ -186,17 +201,29 @@ def upright_rgb(opened: Image.Image) -> Image.Image:
     turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
     image = ImageOps.exif_transpose(opened) if turned else opened
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("grey values of 32 bits: their range is not known")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        values = values.astype(np.uint32)  # 65535 x 255 fits
+        values *= 255
+        values += 32767
+        values //= 65535
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("grey values in floating point: their range is not known")
     if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
+        return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """A transparent image as RGB; strip by strip, for the whole of a large one would be in memory five times."""
+    rows, laid = max(1, _STRIP // image.width), Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        strip = image.crop(box).convert("RGBA")
+        laid.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), box)
+    return laid
 
 
 def scan(images: ImageList, console: Console) -> tuple[ImageList, tuple[tuple[str, str], ...]]:
@@ -222,6 +249,8 @@ def scan(images: ImageList, console: Console) -> tuple[ImageList, tuple[tuple[st
 @contextmanager
 def _broken_if_unreadable(path: Path) -> Iterator[None]:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise BrokenImage("is no file of bytes", str(path))
         yield
     except FileNotFoundError as error:
         raise BrokenImage("no such file", str(path)) from error

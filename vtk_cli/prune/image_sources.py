@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vtk_cli.data.images import DECODE_ERRORS, BrokenImage, ImageList, decode_image, upright_rgb
+from vtk_cli.data.images import DECODE_ERRORS, FORMATS, BrokenImage, ImageList, decode_image, upright_rgb
 from vtk_cli.data.walking import file_size, path_within
 from vtk_cli.errors import UserError
 
@@ -116,7 +116,7 @@ class LsunReader:
     def image(self, index: int) -> Image.Image:
         """Image `index`, RGB; raises `BrokenImage`."""
         try:
-            with Image.open(io.BytesIO(self.content(index))) as opened:
+            with Image.open(io.BytesIO(self.content(index)), formats=FORMATS) as opened:
                 opened.load()
                 return upright_rgb(opened)
         except DECODE_ERRORS as error:

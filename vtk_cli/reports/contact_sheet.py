@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vtk_cli.files import atomic_path
-from vtk_cli.reports.plots import INK, SOFT
+from vtk_cli.reports.plots import INK, SOFT, printable
 
 _GAP, _FRAME, _MARGIN = 14, 4, 24
 _TITLE, _CAPTION = 22, 13
@@ -55,7 +55,7 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 6, cell: int = 160, t
     """
     if not tiles or columns < 1 or cell < 1:
         raise ValueError(f"{len(tiles)} tiles in {columns} columns of {cell} pixels: each must be at least 1")
-    columns = min(columns, len(tiles))
+    columns, title = min(columns, len(tiles)), printable(title)
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     line = sum(_font(_CAPTION).getmetrics())
     heights = [cell + 2 * _FRAME + line * max(_lines(tile) for tile in row) + _GAP for row in rows]
@@ -94,7 +94,10 @@ def _draw_tile(sheet: Image.Image, tile: Tile, corner: tuple[int, int], cell: in
     for index, text in enumerate(tile.caption.split("\n") if tile.caption else []):
         below = top + cell + 2 * _FRAME + 3 + index * line
         draw.text(
-            (left + _FRAME, below), _shortened(text, cell), fill=INK if index == 0 else SOFT, font=_font(_CAPTION)
+            (left + _FRAME, below),
+            _shortened(printable(text), cell),
+            fill=INK if index == 0 else SOFT,
+            font=_font(_CAPTION),
         )
 
 

@@ -13,7 +13,19 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vtk_cli.reports.plots import FAINT, INK, PALETTE, SOFT, Picture, axes_in_inches, save, style, write_titles
+from vtk_cli.reports.plots import (
+    FAINT,
+    INK,
+    PALETTE,
+    SOFT,
+    Picture,
+    axes_in_inches,
+    literal,
+    save,
+    shortened,
+    style,
+    write_titles,
+)
 
 MOST_PRINTED = 25
 """Up to so many classes the counts are printed in the cells."""
@@ -67,7 +79,7 @@ def draw_precision_recall(
             if curve not in named:
                 axes.plot(recalls, curve.precision, color=FAINT, linewidth=0.8, zorder=1)
         for index, curve in enumerate(named):
-            label = f"{curve.name}  {float(curve.precision.mean()):.3f}"
+            label = f"{shortened(curve.name)}  {float(curve.precision.mean()):.3f}"
             axes.plot(
                 recalls, curve.precision, color=PALETTE[index + 1], linewidth=1.0, alpha=0.85, label=label, zorder=2
             )
@@ -79,7 +91,7 @@ def draw_precision_recall(
                 color=INK,
                 linestyle=dashes,
                 linewidth=2.2,
-                label=f"{mean.name}{area}",
+                label=f"{literal(mean.name)}{area}",
                 zorder=3,
             )
         axes.set_xlim(0, 1.005)
@@ -99,7 +111,7 @@ def draw_precision_recall(
             borderaxespad=0.0,
             handlelength=2.6,
         )
-        write_titles(axes, title, f"{subtitle} · precision" if subtitle else "precision")
+        write_titles(axes, literal(title), literal(f"{subtitle} · precision" if subtitle else "precision"))
         return save(figure, path)
 
 
@@ -142,7 +154,7 @@ def draw_confusion(
         axes.axvline(size - 1, color=INK, linewidth=0.9)
         if size <= MOST_PRINTED:
             _print_counts(axes, counts, shares, scale)
-        write_titles(axes, title, subtitle)
+        write_titles(axes, literal(title), literal(subtitle))
         return save(figure, path)
 
 
@@ -151,7 +163,7 @@ def _name_sides(axes: Axes, names: Sequence[str], cell: float) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    labels = [*names, "background"]
+    labels = [*map(shortened, names), "background"]
     middle = np.arange(len(labels)) + 0.5
     size = float(np.clip(cell * 26, 5.5, 9.0))
     axes.set_xticks(middle, labels, rotation=90, fontsize=size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,10 +151,15 @@ def rows_as_markdown(rows: Sequence[BenchRow]) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    shown = [[str(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    """The lines of a table in Markdown; what would end a cell or begin a tag is written so that it does not."""
+    shown = [[_cell(str(cell)) for cell in row] for row in (columns, *rows)]
     return [
         "| " + " | ".join(shown[0]) + " |",
         "|" + "---|" * len(columns),
         *("| " + " | ".join(row) + " |" for row in shown[1:]),
     ]
+
+
+def _cell(text: str) -> str:
+    plain = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", plain).replace("|", "\\|")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
-from vtk_cli.reports.plots import INK, PALETTE
+from vtk_cli.reports.plots import INK, PALETTE, printable
 
 LEAST_SIDE = 480
 """Images whose longer side is below half of it are enlarged until it no longer is."""
@@ -131,6 +131,7 @@ class _Labels:
 
     def write(self, text: str, box: tuple[int, int, int, int], colour: str) -> None:
         """Write `text` on a plate of `colour` at the rectangle `box`."""
+        text = printable(text)
         across = round(self._font.getlength(text)) + 8
         down = sum(self._font.getmetrics()) + 2
         left, top, right, bottom = box

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vtk_cli.data.image_layouts import is_image
+from vtk_cli.data.images import FORMATS
 from vtk_cli.data.video.pyav_reader import PYAV_ERRORS, PyavReader
 from vtk_cli.data.video.reader import DOES_NOT_DECODE, USUAL_RATE, Pixels, ReadError, VideoReader, span_of
 from vtk_cli.errors import UserError
@@ -150,7 +151,7 @@ class FrameFolderReader:
 
     def _image(self, index: int) -> Pixels:
         try:
-            with Image.open(self._frames[index]) as image:
+            with Image.open(self._frames[index], formats=FORMATS) as image:
                 return np.asarray(image.convert("RGB"), np.uint8)
         except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, *PYAV_ERRORS) as error:
             raise ReadError("a frame does not decode") from error
