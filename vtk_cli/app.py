@@ -22,6 +22,7 @@ from typer.exceptions import Abort, TyperException
 from vtk_cli import __version__
 from vtk_cli.engine.program import Program, program
 from vtk_cli.engine.signals import prompt_stops
+from vtk_cli.engine.workers import lost_worker
 from vtk_cli.errors import ExitCode, PeerLost, Stopped, VtkError
 
 SUBCOMMANDS = {
@@ -49,6 +50,7 @@ SUBCOMMANDS = {
         "How alike networks are, by attack transferability (SAT).",
     ),
     "runs": ("vtk_cli.runs.command", "See, compare and clear away what runs left behind."),
+    "models": ("vtk_cli.catalogue.command", "List the networks that can be named, and the commands that take each."),
     "data": ("vtk_cli.data.command", "List, make and check datasets."),
     "slurm": (
         "vtk_cli.slurm.command",
@@ -119,6 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(running)
 
 
+_INTERRUPTED = ("interrupted", ExitCode.INTERRUPTED)
+
+
 def _run(running: Program) -> int:
     arguments = list(running.arguments)
     try:
@@ -137,9 +142,15 @@ def _run(running: Program) -> int:
             return ExitCode.USAGE
         return running.complain(" ".join(what.replace("Value error, ", "").split()), ExitCode.USAGE)
     except (KeyboardInterrupt, Abort) as stop:
-        if isinstance(why := stop.__cause__ or stop, Stopped):  # before there was a command: typer makes it an Abort
-            return running.complain(str(why), ExitCode.PREEMPTED)
-        return running.complain("interrupted", ExitCode.INTERRUPTED)
+        why = stop.__cause__ or stop  # before there is a command, typer makes an Abort of what stops it
+        is_scheduler = isinstance(why, Stopped)
+        return running.complain(*((str(why), ExitCode.PREEMPTED) if is_scheduler else _INTERRUPTED))
+    except RuntimeError as error:
+        if not (line := lost_worker(error)):
+            raise
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return running.complain(line, ExitCode.FAILED)
     except OSError as error:
         if "--debug" in arguments:
             traceback.print_exc()

@@ -1,0 +1,1 @@
+"""`vtk models`: every network that some command takes by name."""

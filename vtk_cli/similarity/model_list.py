@@ -1,0 +1,15 @@
+"""What `vtk models` says of the networks of `vtk similarity`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vtk_cli.models.listing import ListedNetwork, SharedKind
+
+_HERE = "vtk similarity"
+TAKES: Mapping[SharedKind, str] = {"timm": _HERE, "torchvision": _HERE, "architecture": _HERE}
+
+
+def listed() -> tuple[ListedNetwork, ...]:
+    """None of its own."""
+    return ()
