@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ CACHE_VARIABLE = "VTK_CACHE"
 TEMPORARY_PREFIX = ".tmp-"
 """What the names of files begin with while they are being written."""
 
+_LONGEST_PART = 120
+"""Bytes; file systems allow 255 for a whole name."""
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_A_FOLDER = {errno.EEXIST, errno.ENOTDIR}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -145,6 +148,12 @@ def publish(temporary: Path, path: Path) -> None:
             os.fsync(written.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+
+
+def name_part(text: str) -> str:
+    """What someone called a file or a class as part of a file's name: no separators, no ends of lines, not too long."""
+    plain = re.sub(r"[\x00-\x1f\x7f-\x9f/\\]+", "-", text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    return plain.encode("utf-8")[:_LONGEST_PART].decode("utf-8", "ignore")
 
 
 def write_text(path: Path, text: str) -> None:

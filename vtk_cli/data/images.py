@@ -9,6 +9,7 @@ import hashlib
 import os
 import struct
 import threading
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,7 @@ _SINCE_PILLOW_11_3 = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF", "JPEG2000", *_SINCE_PILLOW_11_3)
 """What a file may be, whatever its name says. Not among them: what Pillow hands to another program (EPS to
 Ghostscript), and what hardly anyone reads, so that hardly anyone has looked for holes in its reader."""
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of images that are large, but are read
 _LARGE = 2**25
 """Pixels from which on one image is decoded at a time in a process: each may take 2 GB."""
 _ONE_LARGE = threading.Lock()

@@ -27,7 +27,7 @@ from vtk_cli.detect.pictures import draw_detections
 from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.detect.video_file import VideoFile
 from vtk_cli.errors import UserError
-from vtk_cli.files import atomic_path, write_json, write_text
+from vtk_cli.files import atomic_path, name_part, write_json, write_text
 
 JSON, LABELS, CROPS = "predictions.json", "labels", "crops"
 _QUALITY = 92
@@ -294,10 +294,11 @@ def _names(files: Sequence[Path]) -> dict[Path, str]:
     taken: set[str] = set()
     names: dict[Path, str] = {}
     for file in files:
-        name, number = file.stem, 1
+        first, number = name_part(file.stem), 1
+        name = first
         while name in taken:
             number += 1
-            name = f"{file.stem}-{number}"
+            name = f"{first}-{number}"
         taken.add(name)
         names[file] = name
     return names
@@ -317,7 +318,7 @@ def _refuse(predictions: Predictions, file: Path, reason: str, console: Console)
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "class"
+    return name_part(re.sub(r"[^\w.-]+", "-", text).strip("-.")) or "class"
 
 
 def _shown(file: Path) -> str:

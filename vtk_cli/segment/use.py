@@ -22,7 +22,7 @@ from vtk_cli.engine.distributed import join_world
 from vtk_cli.engine.run_folder import LOCK
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
-from vtk_cli.files import atomic_path, lock, make_folder, require_folder, write_json, write_text
+from vtk_cli.files import atomic_path, lock, make_folder, name_part, require_folder, write_json, write_text
 from vtk_cli.options import RUN_CONFIG, read_config
 from vtk_cli.segment.command import EvalOptions, ExportOptions, PredictOptions, PreviewOptions, StageOptions
 from vtk_cli.segment.context import Job
@@ -158,12 +158,12 @@ def predict_images(options: PredictOptions, console: Console) -> ExitCode:
                 continue
             seen = seen_image(pil_to_tensor(image), trained.resize, multiple)
             found = detections_of(number, looker.instances(seen, looker.outputs(seen), settings)).above(options.conf)
-            name = f"{number:04d}-{file.stem}"
+            name = f"{number:04d}-{name_part(file.stem)}"
             with atomic_path(options.out / f"{name}.jpg") as temporary:
                 draw_found(image, found, classes.names).save(temporary, format="JPEG", quality=92)
             for index, mask in enumerate(found.masks or () if options.save_masks else ()):
                 pixels = outline_mask(mask, mask.height, mask.width).astype(np.uint8) * 255
-                label = classes.names[int(found.labels[index])].replace("/", "-")
+                label = name_part(classes.names[int(found.labels[index])])
                 with atomic_path(options.out / f"{name}-{index + 1}-{label}.png") as temporary:
                     Image.fromarray(pixels).save(temporary, format="PNG")
             if options.save_txt:
@@ -172,6 +172,8 @@ def predict_images(options: PredictOptions, console: Console) -> ExitCode:
             rows.append((file.name, len(found)))
     for message in broken:
         console.warn(message)
+    if not rows:
+        raise UserError(f"none of {len(broken)} images can be read: {broken[0]}", fix="give other images")
     write_json(options.out / "predictions.json", entries)
     console.table(f"{trained.saved.path} finds", ("file", "objects"), rows[:20])
     console.text(f"Look at {options.out}; masks in COCO's format: {options.out / 'predictions.json'}")
