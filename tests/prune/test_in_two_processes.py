@@ -14,6 +14,7 @@ from tests.prune.conftest import TINY, Prune
 from tests.prune.test_resume import stopping
 from tests.shared_runs import run_together
 from vtk_cli.app import main
+from vtk_cli.prune.ticket_file import read_ticket
 
 pytestmark = pytest.mark.slow  # searches in processes of their own
 
@@ -27,11 +28,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "gem-miner": (*SEARCH, "--algo", "gem-miner", "--scope", "global", "--moment-avg", "ama"),
     # Slowly: of a gradient that is next to nothing Adam makes a whole step, in whose direction rounding has a say.
     "dense": (*SEARCH, "--algo", "dense", "--moment-avg", "none", "--weights-lr", "5e-5"),
+    "imp": (*SEARCH, "--algo", "imp", "--moment-avg", "none", "--weights-lr", "5e-5", "--rounds", "2", "--rewind", "2"),
 }
 
 TOGETHER: dict[str, tuple[str, tuple[str, ...]]] = {
-    **{name: (name, ()) for name in CASES},
-    "dense, in parts": ("dense", ("--parallel", "fsdp")),
+    **{name: (name, ()) for name in CASES if name != "imp"},
+    **{f"{name}, in parts": (name, ("--parallel", "fsdp")) for name in CASES},
 }
 """What two processes run, beside which run of one."""
 
@@ -81,7 +83,7 @@ def test_two_processes_come_to_the_scores_of_one(runs: tuple[Path, dict[str, lis
 
 def test_the_ticket_and_what_is_measured_are_those_of_one(runs: tuple[Path, dict[str, list[Said]]]) -> None:
     root, said = runs
-    for name in CASES:
+    for name in ("edge-popup", "gem-miner", "dense"):
         one, two = (json.loads((root / f"{name}, {count}" / "summary.json").read_text()) for count in ("one", "two"))
         assert one["kept"] == two["kept"]
         assert numbers(one["quality"]) == pytest.approx(numbers(two["quality"]), rel=1e-3)
@@ -95,12 +97,18 @@ def test_each_baseline_is_made_once_and_is_that_of_one_process(runs: tuple[Path,
     assert one["baselines"] == two["baselines"]
 
 
-def test_scores_that_are_compared_over_all_layers_are_not_held_in_parts(prune: Prune) -> None:
-    for algorithm in ("edge-popup", "gem-miner", "imp"):
-        refused = prune("run", *SEARCH, "--algo", algorithm, "--nproc", "2", "--parallel", "fsdp", "--dry-run")
-        assert refused.code == 2
-        assert "chooses among all weights at once" in refused.err
-    plan = prune("run", *SEARCH, "--nproc", "2", "--dry-run", "--json").object
+def test_masks_that_all_layers_compete_for_are_those_of_one_process_where_each_has_parts_of_the_scores(
+    runs: tuple[Path, dict[str, list[Said]]],
+) -> None:
+    root, _ = runs
+    for name in ("edge-popup", "gem-miner", "imp"):
+        one, two = (read_ticket(root / f"{name}, {who}" / "ticket.vtkt") for who in ("one", "in parts, two"))
+        assert one.masks.keys() == two.masks.keys()
+        assert all(torch.equal(mask, two.masks[layer]) for layer, mask in one.masks.items())
+
+
+def test_a_plan_says_how_many_processes_there_are(prune: Prune) -> None:
+    plan = prune("run", *SEARCH, "--nproc", "2", "--parallel", "fsdp", "--dry-run", "--json").object
     assert plan["processes"] == 2
 
 

@@ -2,7 +2,8 @@
 
 Each block of the network is put together where it computes and taken apart again (arXiv 2304.11277; the third stage of
 ZeRO, arXiv 1910.02054). Of N fp32 weights with AdamW and an average, a device of W keeps 20 N / W bytes in place of
-20 N, and besides what autocast has rounded, 2 N, from the forward pass to the backward pass.
+20 N, and besides what autocast has rounded, 2 N, from the forward pass to the backward pass. Networks that need all
+their weights at once (see `sharded_blocks`) save less.
 
 Weights stay fp32 and autocast rounds them, as in a single process: the numbers are the same either way.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import torch
@@ -28,6 +29,7 @@ from vtk_cli.engine.averages import Averages, kept_buffers
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.sharded_blocks import blocks
 from vtk_cli.engine.sharded_optimizer import ShardedOptimizer, distributed, own_rows, replicated
+from vtk_cli.engine.weights_together import own_memory, own_part
 
 _KEPT_BACK = "gradients_are_kept_back"
 _BROADCAST_BYTES = 2**28
@@ -216,7 +218,7 @@ class ShardedWeights:
             with torch.no_grad():
                 for part, owner, attribute in owners:
                     if (used := getattr(owner, attribute)) is not part:
-                        _own(part).copy_(own_rows(used, self._mesh))
+                        own_memory(part).copy_(own_part(used, part))
 
         self.called.register_forward_pre_hook(torch.compiler.disable(before))
         self.called.register_forward_hook(torch.compiler.disable(after))
@@ -230,7 +232,7 @@ class ShardedWeights:
     def _local(self) -> list[Tensor]:
         """What this process has of the parameters, and the buffers that belong to the state."""
         buffers = dict(self.called.named_buffers())
-        return [*map(_own, self._parts), *(buffers[name] for name in self._buffers)]
+        return [*map(own_memory, self._parts), *(buffers[name] for name in self._buffers)]
 
     def _put_together(self) -> None:
         """On the device."""
@@ -275,17 +277,29 @@ class ShardedWeights:
         return (total + squares[True].to(self._world.device)).sqrt()
 
 
-@contextmanager
-def gradients_kept_back(model: FSDPModule) -> Iterator[None]:
+def gradients_kept_back(model: FSDPModule) -> AbstractContextManager[None]:
     """Inside, each process adds up gradients of whole weights; the next backward pass outside exchanges them."""
+    return _exchanging(model, is_kept_back=True)
+
+
+def gradients_exchanged(model: FSDPModule) -> AbstractContextManager[None]:
+    """Inside, every backward pass exchanges gradients, whatever holds outside."""
+    return _exchanging(model, is_kept_back=False)
+
+
+@contextmanager
+def _exchanging(model: FSDPModule, *, is_kept_back: bool) -> Iterator[None]:
     before: bool = getattr(model, _KEPT_BACK, False)
-    setattr(model, _KEPT_BACK, True)
-    model.set_requires_gradient_sync(False)
+    _keep_back(model, is_kept_back=is_kept_back)
     try:
         yield
     finally:
-        setattr(model, _KEPT_BACK, before)
-        model.set_requires_gradient_sync(not before)
+        _keep_back(model, is_kept_back=before)
+
+
+def _keep_back(model: FSDPModule, *, is_kept_back: bool) -> None:
+    setattr(model, _KEPT_BACK, is_kept_back)
+    model.set_requires_gradient_sync(not is_kept_back)
 
 
 def _whole_in_each(scalar: nn.Parameter, mesh: DeviceMesh) -> nn.Parameter:
@@ -295,10 +309,6 @@ def _whole_in_each(scalar: nn.Parameter, mesh: DeviceMesh) -> nn.Parameter:
 def _without_views(_: nn.Module, __: Any, output: Any) -> Any:
     """What is done in place to a view that a block returns would pass by the hook that puts the block together."""
     return tree_map_only(Tensor, lambda found: found.clone() if found._is_view() else found, output)
-
-
-def _own(part: Tensor) -> Tensor:
-    return part.to_local().detach() if isinstance(part, DTensor) else part.detach()
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

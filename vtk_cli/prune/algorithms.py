@@ -101,6 +101,8 @@ class EdgePopup(MaskedSearch):
         twin: its layers have scores.
     """
 
+    needs_all_weights = True
+
     def __init__(self, twin: MaskedNetwork) -> None:
         super().__init__(twin, scores_of(twin))
 

@@ -38,6 +38,8 @@ class GemMiner(MaskedSearch):
         steps: updates that will be made.
     """
 
+    needs_all_weights = True
+
     def __init__(self, twin: MaskedNetwork, steps: int) -> None:
         rounded = _Rounded(twin.network, twin.selection)
         for layer in rounded.layers.values():

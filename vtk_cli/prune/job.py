@@ -25,7 +25,7 @@ from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.prune.generators import Generator
 from vtk_cli.prune.outcome import conclude
-from vtk_cli.prune.plan import check_processes, show_plan
+from vtk_cli.prune.plan import show_plan
 from vtk_cli.prune.preparation import (
     Arm,
     Lab,
@@ -58,7 +58,6 @@ def search_ticket(options: RunVerbOptions, console: Console) -> ExitCode:
     """
     with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
-        check_processes(options, world)
         if options.dry_run:
             world.on_main(lambda: show_plan(options, world, face))
             return ExitCode.DONE

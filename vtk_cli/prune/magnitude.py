@@ -28,6 +28,8 @@ class IterativeMagnitude(MaskedSearch):
         UserError: there are too few steps, or `rewind` lies behind the first training.
     """
 
+    needs_all_weights = True
+
     def __init__(self, twin: MaskedNetwork, steps: int, rounds: int, rewind: int) -> None:
         if rounds < 1 or steps <= rounds:
             raise UserError(

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock
 from vtk_cli.engine.seeds import sample_seed
+from vtk_cli.engine.weights_together import weights_together
 from vtk_cli.errors import UserError
 from vtk_cli.prune.extractors import Extractor
 from vtk_cli.prune.matching import Matched, MomentLoss, MovingAverage
@@ -97,9 +98,10 @@ class MatchingObjective:
         held = cast("MatchedSearch", model.module if isinstance(model, DistributedDataParallel) else model)
         search = held.search
         if clock.step != self._begun:  # once an update, however many batches make one
-            search.begin_step(clock.step, self._optimizer)
+            with weights_together(model):
+                search.begin_step(clock.step, self._optimizer)
             self._begun = clock.step
         images = cast("Tensor", model(batch[1]))
         self.latest = self._loss(self._extractor(images), held.average, self._world)
-        penalty = search.penalty()
+        penalty = search.penalty()  # of weights that stay together from a forward pass to its backward pass
         return self.latest.loss if penalty is None else self.latest.loss + penalty

@@ -6,7 +6,6 @@ from typing import Any
 
 from vtk_cli.console import Console
 from vtk_cli.engine.distributed import World
-from vtk_cli.errors import UserError
 from vtk_cli.prune.counts import FEW, counts
 from vtk_cli.prune.data import open_data
 from vtk_cli.prune.keeping import kept_of
@@ -15,9 +14,6 @@ from vtk_cli.prune.preparation import initial_generator
 from vtk_cli.prune.schedule import stretches
 from vtk_cli.prune.verb_options import RunVerbOptions
 from vtk_cli.prune.weights import WeightRule
-
-_AT_ONCE = ("edge-popup", "gem-miner", "imp")
-"""They compare the scores, or the weights, of all layers while they train."""
 
 
 def show_plan(options: RunVerbOptions, world: World, console: Console) -> None:
@@ -69,14 +65,3 @@ def show_plan(options: RunVerbOptions, world: World, console: Console) -> None:
 def processes_of(options: RunVerbOptions, world: World) -> int:
     """How many processes there are, or that a plan does not start."""
     return world.size if world.size > 1 else options.nproc or 1
-
-
-def check_processes(options: RunVerbOptions, world: World) -> None:
-    """Refuse what several processes cannot do.
-
-    Raises:
-        UserError: an algorithm that looks at all weights at once is to hold a part of them.
-    """
-    if processes_of(options, world) > 1 and options.parallel == "fsdp" and options.algo in _AT_ONCE:
-        what = f"{options.algo} chooses among all weights at once, so that every process must hold them"
-        raise UserError(what, "--parallel fsdp", "leave it out")

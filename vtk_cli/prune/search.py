@@ -17,7 +17,13 @@ class Search(nn.Module):
     Args:
         generator: maps noise (B, nz) to images.
         trained: the parameters that the optimiser gets; all others are frozen.
+
+    Attributes:
+        needs_all_weights: masks are chosen by comparing the scores, or weights, of all layers; where processes hold
+            parts of them, forward passes, `begin_step` and `penalty` then have them whole.
     """
+
+    needs_all_weights = False
 
     def __init__(self, generator: nn.Module, trained: Iterable[nn.Parameter] = ()) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ from vtk_cli.search.evolution_stage import Budget, budget_of, evolve
 from vtk_cli.search.measuring import candidates_of, result_store
 from vtk_cli.search.options import StoreOptions
 from vtk_cli.search.outcome import ARCHITECTURE, Outcome, conclude
-from vtk_cli.search.plan import require_whole_weights, search_rows, show_plan, supernet_rows
+from vtk_cli.search.plan import search_rows, show_plan, supernet_rows
 from vtk_cli.search.retraining import Retrained, retrain
 from vtk_cli.search.scored import Scores
 from vtk_cli.search.supernet_file import SupernetRun, open_supernet
@@ -61,7 +61,6 @@ def search(options: SearchOptions, console: Console) -> ExitCode:
     """
     with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
-        require_whole_weights(options, world)
         prepared = prepare(options, face)
         _check_devices(options, world)
         check_retraining(options, prepared.space)
@@ -92,7 +91,6 @@ def supernet_alone(options: ImportOptions, console: Console) -> ExitCode:
     """
     with join_world(options.device, options.parallel) as world:
         face = console if world.is_main else Console(quiet=True)
-        require_whole_weights(options, world)
         prepared = prepare(options, face)
         if options.dry_run:
             world.on_main(lambda: show_plan(supernet_rows(options, prepared, world), options.as_config(), face))

@@ -8,7 +8,6 @@ from vtk_cli.console import Console
 from vtk_cli.engine.distributed import World
 from vtk_cli.engine.parallel_options import ParallelOptions
 from vtk_cli.engine.process_plan import process_plan
-from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.cost import in_millions
 from vtk_cli.search.evolution_stage import Budget
 from vtk_cli.search.judgement import Judgement
@@ -46,17 +45,6 @@ def process_rows(options: ParallelOptions, world: World, batch_size: int) -> Row
         UserError: they cannot share a batch equally.
     """
     return [(name.replace("_", " "), str(value)) for name, value in process_plan(options, world, batch_size).items()]
-
-
-def require_whole_weights(options: ParallelOptions, world: World) -> None:
-    """Refuse a supernet in parts.
-
-    Raises:
-        UserError: it is asked for.
-    """
-    if options.parallel == "fsdp" and (world.size > 1 or (options.nproc or 1) > 1):
-        what = "a step of a supernet uses the weights of a few paths and must leave the others alone"
-        raise UserError(f"{what}, which weights in parts do not allow", "--parallel fsdp", "leave it out")
 
 
 def search_rows(options: SearchOptions | EvolveOptions, budget: Budget) -> Rows:

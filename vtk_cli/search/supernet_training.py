@@ -8,7 +8,8 @@ For the engine's loop, `engine.loop.fit`:
 
 The loop sets gradients to None after every update, and a weight without a gradient is left alone by optimisers: by
 momentum and weight decay too. What paths a step runs follows from the seed and the step, so resuming is exact, and all
-processes run the same; they average the gradients of these paths, and of nothing else.
+processes run the same; they average the gradients of these paths, and of nothing else. So they do where each has a part
+of the weights (`--parallel fsdp`): what is on no path is not put together, and gets no gradient.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ import torch
 import torch.distributed as dist
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.engine.seeds import sample_seed
+from vtk_cli.engine.sharded_weights import gradients_exchanged
 from vtk_cli.engine.update import Clock, gradients_stay_here
+from vtk_cli.engine.weights_together import own_memory
 from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.search.samplers import Path, PathSampler
@@ -68,42 +73,75 @@ class PathObjective:
             batch: on the model's device.
             clock: says the step; seeds what `prepare` draws.
         """
-        shared = isinstance(model, DistributedDataParallel)
-        supernet = cast("Supernet", model.module if shared else model)
+        supernet = _bare(model)
         _, images, targets = batch
         if self._prepare is not None:
             images = self._prepare(images, clock.seed)
         paths = self._sampler.paths(sample_seed(self._seed, 0, clock.step))
-        # The wrapper would wait for gradients of all weights: those of the paths are averaged here.
-        with gradients_stay_here(model):
+        with _gradients_of_paths(model):
             for path in paths:
-                weights = [one for one in supernet.active_parameters(path.genes).values() if one.requires_grad]
-                with self._moved(model, path, weights, images, targets):
+                with self._moved(model, path, images, targets):
                     yield self._loss(model, path, images, targets)
-            if shared:
+            if isinstance(model, DistributedDataParallel):
                 average_gradients(supernet, [path.genes for path in paths])
 
-    def _moved(
-        self, model: nn.Module, path: Path, weights: list[nn.Parameter], images: Tensor, targets: Tensor
-    ) -> AbstractContextManager[None]:
+    def _moved(self, model: nn.Module, path: Path, images: Tensor, targets: Tensor) -> AbstractContextManager[None]:
         """For a sharpness-aware step, the weights moved along the gradient; otherwise nothing."""
         if self._sharpness is None:
             return nullcontext()
-        gradient = self._gradient(weights, self._loss(model, path, images, targets))
-        if isinstance(model, DistributedDataParallel):
-            average(gradient)  # the direction is that of the whole batch
+        weights = [one for one in _bare(model).active_parameters(path.genes).values() if one.requires_grad]
+        loss = self._loss(model, path, images, targets)
+        # The direction is that of the whole batch.
+        if isinstance(model, FSDPModule):
+            gradient = gradient_of_parts(weights, loss)
+        else:
+            gradient = gradient_of(weights, loss)
+            if isinstance(model, DistributedDataParallel):
+                average(gradient)
         return moved_along(weights, gradient, self._sharpness)
 
     def _loss(self, model: nn.Module, path: Path, images: Tensor, targets: Tensor) -> Tensor:
-        supernet = cast("Supernet", model.module if isinstance(model, DistributedDataParallel) else model)
-        with without_gradient(supernet, path):
+        with without_gradient(_bare(model), path):
             logits = model(images, path.genes)
         return F.cross_entropy(logits, targets, label_smoothing=self._smoothing)
 
-    @staticmethod
-    def _gradient(weights: list[nn.Parameter], loss: Tensor) -> list[Tensor]:
-        found = torch.autograd.grad(loss, weights, allow_unused=True)
-        return [torch.zeros_like(one) if g is None else g for one, g in zip(weights, found, strict=True)]
+
+def _bare(model: nn.Module) -> Supernet:
+    return cast("Supernet", model.module if isinstance(model, DistributedDataParallel) else model)
+
+
+def _gradients_of_paths(model: nn.Module) -> AbstractContextManager[None]:
+    """Inside, nothing waits for gradients of all weights.
+
+    Whole ones are averaged by `average_gradients`; where weights are in parts, FSDP exchanges those of each path alone.
+    """
+    return gradients_exchanged(model) if isinstance(model, FSDPModule) else gradients_stay_here(model)
+
+
+def gradient_of(weights: Sequence[nn.Parameter], loss: Tensor) -> list[Tensor]:
+    """The gradient of `loss` by each of `weights`, 0 where it does not depend on them."""
+    found = torch.autograd.grad(loss, weights, allow_unused=True)
+    return [torch.zeros_like(one) if g is None else g for one, g in zip(weights, found, strict=True)]
+
+
+def gradient_of_parts(weights: Sequence[nn.Parameter], loss: Tensor) -> list[Tensor]:
+    """The same of weights in parts, as parts, of the mean of the processes' losses; their own gradients stay.
+
+    Whole weights are there in the pass alone, so that only a backward pass can be asked.
+    """
+    before = [one.grad for one in weights]
+    _set_gradients(weights, [None] * len(weights))
+    loss.backward()
+    found = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights]
+    _set_gradients(weights, before)
+    if whole := [one for one in found if not isinstance(one, DTensor)]:
+        average(whole)
+    return found
+
+
+def _set_gradients(weights: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    for one, gradient in zip(weights, gradients, strict=True):
+        one.grad = gradient
 
 
 @contextmanager
@@ -123,20 +161,36 @@ def without_gradient(supernet: Supernet, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def moved_along(weights: list[nn.Parameter], gradient: list[Tensor], radius: float) -> Iterator[None]:
-    """Inside, `weights` are moved by `radius` in the direction of `gradient`; afterwards they are back, bit for bit."""
-    before = [one.detach().clone() for one in weights]
-    length = nn.utils.get_total_norm(gradient).clamp(min=torch.finfo(torch.float32).tiny)
-    with torch.no_grad():
-        for one, along in zip(weights, gradient, strict=True):
-            one.add_(radius / length * along)
+def moved_along(weights: Sequence[nn.Parameter], gradient: Sequence[Tensor], radius: float) -> Iterator[None]:
+    """Inside, `weights` are moved by `radius` in the direction of `gradient`; afterwards they are back, bit for bit.
+
+    Args:
+        weights: whole, or in parts.
+        gradient: as they are; alike in all processes.
+        radius: of all of them together.
+    """
+    here = [own_memory(one) for one in weights]
+    before = [one.clone() for one in here]
+    length = _length(gradient).clamp(min=torch.finfo(torch.float32).tiny)
+    for one, along in zip(here, gradient, strict=True):
+        one.add_(radius / length * own_memory(along))
     torch.clear_autocast_cache()  # it holds the weights as they were
     try:
         yield
     finally:
-        with torch.no_grad():
-            for one, was in zip(weights, before, strict=True):
-                one.copy_(was)
+        for one, was in zip(here, before, strict=True):
+            one.copy_(was)
+
+
+def _length(gradient: Sequence[Tensor]) -> Tensor:
+    """Its 2-norm, over the parts of all processes."""
+    parts = [own_memory(one) for one in gradient if isinstance(one, DTensor)]
+    whole = nn.utils.get_total_norm([one for one in gradient if not isinstance(one, DTensor)])
+    if not parts:
+        return whole
+    square = nn.utils.get_total_norm(parts).double().square()
+    dist.all_reduce(square)
+    return (square + whole.to(square.device).double().square()).sqrt().to(parts[0].dtype)
 
 
 def average_gradients(supernet: Supernet, paths: Sequence[Genes]) -> None:
@@ -186,7 +240,9 @@ def sgd(
         limit = clip_value
 
         def clip(made: torch.optim.Optimizer, _arguments: Any, _options: Any) -> None:
-            nn.utils.clip_grad_value_([one for group in made.param_groups for one in group["params"]], limit)
+            learning = (one for group in made.param_groups for one in group["params"])
+            for gradient in (one.grad for one in learning if one.grad is not None):
+                own_memory(gradient).clamp_(-limit, limit)
 
         optimizer.register_step_pre_hook(clip)
     return optimizer

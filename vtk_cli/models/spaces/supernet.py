@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,14 @@ class Supernet(nn.Module, ABC):
         super().__init__()
         space.require_supernet(shape)
         self.space, self.shape = space, shape
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Weights and buffers are copied; the space, of which there is one, is not."""
+        memo[id(self.space)] = self.space
+        made = self.__class__.__new__(self.__class__)
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     @property
     def choices(self) -> tuple[Genes, ...]:
