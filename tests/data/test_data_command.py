@@ -30,6 +30,24 @@ def test_list_names_every_dataset_and_what_is_cached(capsys):
     assert not listed["digits"]["cached"]
 
 
+def test_the_list_fits_80_columns_and_its_json_says_all_that_the_table_does(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["data", "list"]) == 0
+    table = capsys.readouterr().out
+    assert max(map(len, table.splitlines())) <= 80
+    assert main(["data", "list", "--json"]) == 0
+    for row in json.loads(capsys.readouterr().out)["datasets"]:
+        shown = [row["name"], row["kind"], *row["used_by"], *row["what"].split()]
+        assert all(word in table for word in shown)
+        assert set(row) == {"name", "kind", "what", "used_by", "cached", "bytes", "folder"}
+        assert row["cached"] == (row["bytes"] is not None)
+
+
+def test_an_unknown_verb_of_data_gets_the_nearest(capsys):
+    assert main(["data", "lst"]) == 2
+    assert "list" in capsys.readouterr().err
+
+
 def test_make_puts_a_copy_where_asked(tmp_path, capsys):
     assert main(["data", "make", "digits", "--out", str(tmp_path / "out"), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["datasets"]

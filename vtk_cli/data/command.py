@@ -80,13 +80,20 @@ def list_datasets(options: ListOptions, console: Console) -> None:  # noqa: ARG0
     rows = [(entry, cached(entry)) for entry in ENTRIES]
     console.table(
         "Embedded datasets",
-        ("name", "what", "used by", "cached"),
+        ("name", "read as", "cached", "used by", "what"),
         [
-            (entry.name, entry.what, ", ".join(entry.used_by), _size(there.size) if there.size is not None else "no")
+            (
+                entry.name,
+                entry.kind,
+                _size(there.size) if there.size is not None else "no",
+                "\n".join(entry.used_by),
+                entry.what,
+            )
             for entry, there in rows
         ],
     )
-    console.text("They are made when first used. Make one now with `vtk data make NAME`.")
+    console.text("They are made when first used; make one now with: vtk data make NAME")
+    console.text("To check one, or your own data: vtk data check NAME|PATH")
     console.emit(
         {
             "datasets": [
