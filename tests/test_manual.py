@@ -20,7 +20,9 @@ def test_what_is_checked_in_is_what_the_program_makes():
     assert there == set(made)
 
 
-@pytest.mark.parametrize("name", ["vtk.1", "vtk-scale.7", *(f"vtk-{name}.1" for name in SUBCOMMANDS)])
+@pytest.mark.parametrize(
+    "name", ["vtk.1", "vtk-scale.7", "vtk-guarantees.7", *(f"vtk-{name}.1" for name in SUBCOMMANDS)]
+)
 def test_a_manual_page_has_no_warning_of_mandoc(name):
     if shutil.which("mandoc") is None:
         pytest.skip("mandoc is not installed")

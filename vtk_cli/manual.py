@@ -1,7 +1,7 @@
 """The manual pages and the completion scripts, made from the commands themselves: `python -m vtk_cli.manual`.
 
-Writes `man/vtk.1`, a page a subcommand, a page of the README's chapter on clusters, and `completions/` for bash, zsh
-and fish into the current directory, which is a clone.
+Writes `man/vtk.1`, a page a subcommand, pages of the README's chapters on clusters and on what is guaranteed, and
+`completions/` for bash, zsh and fish into the current directory, which is a clone.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def files() -> dict[Path, str]:
         command = typer.main.get_command(importlib.import_module(module).app)
         pages[Path(f"man/vtk-{name}.1")] = _page(f"vtk {name}", command, {})
     pages[Path("man/vtk-scale.7")] = _chapter("vtk-scale", "From a laptop to a cluster")
+    pages[Path("man/vtk-guarantees.7")] = _chapter("vtk-guarantees", "What is guaranteed")
     return pages | {Path("completions", file): _completion(shell) for shell, file in _COMPLETIONS.items()}
 
 
