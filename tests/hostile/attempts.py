@@ -38,7 +38,7 @@ class Attempt(Said):
 
     Args:
         seconds: from its fork to its end.
-        mib: the peak of its memory above that of the process it was forked from.
+        mib: the peak of its memory above what it began with.
         ran: programs it started and hosts it called.
         reached: what it opened in the folder that was not given to it.
     """
@@ -94,6 +94,7 @@ class Attempts:
 
     def close(self) -> None:
         """End the server."""
+        self._process.kill()  # it waits for a wish, and has nothing to put away
         self._process.communicate()
 
 
@@ -108,13 +109,14 @@ def _serve() -> None:
 
 
 def _watched(main: Any, wish: dict[str, Any]) -> dict[str, Any]:
-    files = [os.memfd_create(name) for name in ("out", "err", "ran", "reached")]
-    before, start = _resident(), time.monotonic()
+    files = [os.memfd_create(name) for name in ("out", "err", "ran", "reached", "resident")]
+    start = time.monotonic()
     child = os.fork()
     if not child:
         code = 70
         try:
             os.setsid()
+            os.write(files[-1], str(_resident()).encode())  # of what it shares with its parent only a part is its own
             code = _run(main, wish, files)
         except BaseException:  # noqa: BLE001  (told, and then this process ends)
             traceback.print_exc()
@@ -124,11 +126,11 @@ def _watched(main: Any, wish: dict[str, Any]) -> dict[str, Any]:
             os._exit(code)
     _, status, used = os.wait4(child, 0)
     seconds = time.monotonic() - start
-    out, err, ran, reached = (_content(file) for file in files)
+    out, err, ran, reached, before = (_content(file) for file in files)
     peak = used.ru_maxrss * 2**10
     said = {"code": os.waitstatus_to_exitcode(status), "out": out, "err": err}
     watched = {"ran": ran.splitlines(), "reached": reached.splitlines()}
-    return {**said, **watched, "seconds": seconds, "mib": (peak - before) / 2**20}
+    return {**said, **watched, "seconds": seconds, "mib": (peak - int(before)) / 2**20}
 
 
 def _run(main: Any, wish: dict[str, Any], files: list[int]) -> int:
@@ -141,7 +143,7 @@ def _run(main: Any, wish: dict[str, Any], files: list[int]) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.argv = ["vtk", *wish["words"]]
-    _, _, ran, reached = files
+    ran, reached = files[2:4]
     outside = wish["outside"] + os.sep
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
