@@ -23,7 +23,7 @@ from vtk_cli import __version__
 from vtk_cli.engine.program import Program, program
 from vtk_cli.engine.signals import prompt_stops
 from vtk_cli.engine.workers import lost_worker
-from vtk_cli.errors import ExitCode, PeerLost, Stopped, VtkError
+from vtk_cli.errors import ExitCode, Interrupted, PeerLost, Preempted, Stopped, VtkError
 
 SUBCOMMANDS = {
     "train": (
@@ -83,6 +83,15 @@ class LazyGroup(TyperGroup):
                 command = verbs[name]
         return name, command, rest
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand; what stops it before its work begins gets its word and its code, too."""
+        try:
+            return super().invoke(ctx)
+        except Stopped as stop:
+            raise Preempted(str(stop)) from stop
+        except KeyboardInterrupt as stop:
+            raise Interrupted(str(stop) or "interrupted") from stop
+
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -121,9 +130,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(running)
 
 
-_INTERRUPTED = ("interrupted", ExitCode.INTERRUPTED)
-
-
 def _run(running: Program) -> int:
     arguments = list(running.arguments)
     try:
@@ -141,10 +147,8 @@ def _run(running: Program) -> int:
         if not what:  # a group alone has shown its help and has nothing more to say
             return ExitCode.USAGE
         return running.complain(" ".join(what.replace("Value error, ", "").split()), ExitCode.USAGE)
-    except (KeyboardInterrupt, Abort) as stop:
-        why = stop.__cause__ or stop  # before there is a command, typer makes an Abort of what stops it
-        is_scheduler = isinstance(why, Stopped)
-        return running.complain(*((str(why), ExitCode.PREEMPTED) if is_scheduler else _INTERRUPTED))
+    except (KeyboardInterrupt, Abort):
+        return running.complain("interrupted", ExitCode.INTERRUPTED)
     except RuntimeError as error:
         if not (line := lost_worker(error)):
             raise

@@ -52,6 +52,12 @@ class Fork:
         assert said is not None, f"it goes on after {PATIENCE_S} s: {(self._said / 'err').read_text()}"
         return said
 
+    def wait_until(self, file: Path) -> None:
+        """Wait until it has made the file."""
+        while not file.exists():
+            said = self.ended(0.005)
+            assert said is None, said
+
     def signal(self, number: int, *, group: bool = False) -> None:
         """Send it a signal, or to its workers as well; nothing happens where it has ended."""
         with suppress(ProcessLookupError):

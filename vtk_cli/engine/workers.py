@@ -18,6 +18,21 @@ def worker_count(asked: int | None) -> int:
     return min(_MOST, os.cpu_count() or 1) if asked is None else asked
 
 
+def lost_worker(error: RuntimeError) -> str:
+    """One line where `error` is torch's, of a worker that ended unasked; otherwise nothing.
+
+    torch raises it wherever the main process is when it hears of that: in a step as well as in reading.
+    """
+    text = str(error)
+    if not text.startswith("DataLoader worker (pid"):
+        return ""
+    why = " ".join(text.split()).removeprefix("DataLoader worker ").rstrip(". ")
+    return (
+        f"a process that reads data has ended: {why}; if memory was short, fewer --workers take less;"
+        " run the same command to go on"
+    )
+
+
 def outlive_stop_signals(worker: int) -> None:  # noqa: ARG001
     """In a DataLoader's worker: ignore SIGINT, SIGUSR1 and any SIGTERM but the main process's own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
