@@ -10,6 +10,9 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
+LONGEST = 4000
+"""Characters of a message about wrong input; of a longer one the beginning and the end are told."""
+
 
 class ExitCode(IntEnum):
     """What the process returns to the shell or to the scheduler."""
@@ -45,7 +48,12 @@ class UserError(VtkError):
         self.what, self.where, self.fix = what, where, fix
         place = f"{where}: " if where else ""
         remedy = f"; {fix}" if fix else ""
-        super().__init__(" ".join(f"{place}{what}{remedy}".split()))
+        super().__init__(_shortened(" ".join(f"{place}{what}{remedy}".split())))
+
+
+def _shortened(line: str) -> str:
+    """Names and values of a hostile file may be of any length; a line for people is not."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 class JobError(VtkError):

@@ -254,7 +254,7 @@ def read_config(path: Path, options: type[Options], command: str, *, section: st
         table = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot be read", f"--config {path}", str(error)) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, brackets in brackets
         raise UserError(f"is not TOML: {error}", f"--config {path}") from error
     if section:
         table = table.get(section, {})

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from vtk_cli.console import Console
 from vtk_cli.data.coco_files import CocoFile
 from vtk_cli.data.images import BrokenImage
 from vtk_cli.data.problems import Problem
-from vtk_cli.data.rle import run_lengths
+from vtk_cli.data.rle import LONGEST_BORDER, is_drawable, run_lengths
 from vtk_cli.data.walking import file_size, path_within
 
 SLACK = 1.0
@@ -56,6 +58,9 @@ def wrong_categories(file: CocoFile, names: dict[int, str]) -> Iterator[Finding]
         identity, name = get(entry, "id"), get(entry, "name")
         if not is_integer(identity) or not isinstance(name, str):
             yield Finding("categories", number, Problem(where, "category has no id or no name"))
+            continue
+        if not is_text(name):
+            yield Finding("categories", number, Problem(where, "category name is no text"))
             continue
         if identity in seen:
             yield Finding("categories", number, Problem(where, "category id is used twice"))
@@ -170,14 +175,18 @@ def _faults_of_box(box: Any, size: Size | None) -> Iterator[Fault]:
 
 def _faults_of_mask(mask: Any, size: Size | None) -> Iterator[Fault]:
     if isinstance(mask, list):
+        whole = True
         for polygon in mask:
             if not isinstance(polygon, list) or len(polygon) < 6 or not are_numbers(polygon, len(polygon) // 2 * 2):
+                whole = False
                 yield f"polygon {_shown(polygon)}", "polygon is not three or more points"
             elif size is not None and not (
                 _inside(min(polygon[::2]), min(polygon[1::2]), size)
                 and _inside(max(polygon[::2]), max(polygon[1::2]), size)
             ):
                 yield f"polygon {_shown(polygon)}, image {size[0]}x{size[1]}", "mask reaches outside the image"
+        if whole and size is not None and not _is_drawable(mask, size):
+            yield f"{len(mask)} polygons of {sum(map(len, mask)) // 2:,} points", "polygon winds too much to be drawn"
         return
     if size is None:
         return
@@ -188,6 +197,13 @@ def _faults_of_mask(mask: Any, size: Size | None) -> Iterator[Fault]:
         return
     if not sum(runs[1::2]):
         yield f"segmentation {_shown(mask)}", "mask is empty"
+
+
+def _is_drawable(mask: list[list[float]], size: Size) -> bool:
+    if sum(map(len, mask)) // 2 * (max(size) + 2 * SLACK + 1) <= LONGEST_BORDER:  # however it winds
+        return True
+    reach = (size[0] + SLACK, size[1] + SLACK)
+    return is_drawable(np.clip(np.array(part, np.float64).reshape(-1, 2), -SLACK, reach) for part in mask)
 
 
 def _faults_of_point(point: Any, box: Any, size: Size | None) -> Iterator[Fault]:
@@ -210,7 +226,10 @@ def get(entry: Any, key: str) -> Any:
 
 def key_of(value: Any) -> str:
     """Something to look an id up by, also where it is a list by mistake; 1 and "1" stay apart."""
-    return json.dumps(value)
+    try:
+        return json.dumps(value)
+    except RecursionError:  # brackets in brackets, which are no id
+        return ""
 
 
 def is_integer(value: Any) -> bool:
@@ -221,6 +240,15 @@ def is_integer(value: Any) -> bool:
 def is_identity(value: Any) -> bool:
     """Whether it can be an id: an integer or a string."""
     return is_integer(value) or isinstance(value, str)
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written: JSON can hold halves of characters, which UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_number(value: Any) -> bool:
@@ -240,5 +268,8 @@ def are_numbers(value: Any, count: int) -> bool:
 
 def _shown(entry: Any) -> str:
     """The beginning of an entry, for a message."""
-    text = json.dumps(entry)
+    try:
+        text = json.dumps(entry)
+    except RecursionError:
+        text = "of brackets in brackets"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtk_cli.data.memory import require_memory
 from vtk_cli.data.walking import check_folder, file_size, path_within
 from vtk_cli.errors import UserError
 
 ROBOFLOW = "_annotations.coco.json"
+MEMORY_PER_BYTE = 12
+"""Bytes of memory that a byte of a file takes: 10^7 boxes are 0.9 GB of JSON, and 10 GB once read."""
 SECTIONS = ("images", "annotations", "categories")
 
 
@@ -48,15 +51,18 @@ def read_coco_file(path: Path, images: Path | None = None) -> CocoFile:
         images: the folder of its images; None looks for it in the layouts above.
 
     Raises:
-        UserError: there is no such folder; or the file cannot be read, is not JSON, or lacks one of the lists images,
-            annotations, categories.
+        UserError: there is no such folder; or the file cannot be read, does not fit into memory, is not JSON, or lacks
+            one of the lists images, annotations, categories.
     """
+    require_memory(path, MEMORY_PER_BYTE)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("the annotations cannot be read", str(path), str(error)) from error
     except json.JSONDecodeError as error:
         raise UserError(f"is not JSON: {error.msg}", f"{path}:{error.lineno}") from error
+    except MemoryError as error:
+        raise UserError("does not fit into memory", str(path), "split it") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
         what = (
             "is nested too deeply for COCO annotations"

@@ -58,6 +58,14 @@ def file_size(path: Path) -> int | None:
         return None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is at `path`; none is where no file could have that name."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def path_within(root: Path, name: str) -> Path | None:
     """Where a file that is called `name` in a dataset lies in the folder `root`; None where that is outside of it.
 

@@ -42,7 +42,7 @@ class RunConfig:
         try:
             text = (folder / RUN_CONFIG).read_text(encoding="utf-8")
             options = tomllib.loads(text)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        except (OSError, ValueError, RecursionError):
             return None
         command = options.pop("command", None)
         return cls(command, options) if isinstance(command, str) and text.startswith("command = ") else None

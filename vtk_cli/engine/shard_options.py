@@ -10,6 +10,7 @@ Tasks write to the store of pieces alone; the run folder is its assembler's. All
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from vtk_cli.engine.turns import WHOLE, Share
@@ -17,6 +18,7 @@ from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, SpeechOptions, option
 
 QUEUE = "queue"
+_SHARD = re.compile(r"(\d{1,9})/(\d{1,9})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,11 @@ class TaskOptions(SpeechOptions):
             return Share(makes=False)
         if self.shard in {None, QUEUE}:
             return WHOLE
-        index, _, count = str(self.shard).partition("/")
-        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        said = _SHARD.fullmatch(str(self.shard))
+        index, count = (int(said[1]), int(said[2])) if said else (0, 0)
+        if not index < count:
             raise UserError(f"{self.shard!r} is no shard", "--shard", "give I/COUNT with I from 0 to COUNT-1, or queue")
-        return Share(int(index), int(count))
+        return Share(index, count)
 
     def check(self) -> None:
         """Options that contradict one another."""

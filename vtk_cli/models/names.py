@@ -181,7 +181,13 @@ def parse_network(spec: str) -> NetworkName:
         UserError: nothing is known by that name (with the nearest names), or its weight file is not there or does not
             say what architecture it is for.
     """
-    spec = spec.strip()
+    try:
+        return _parsed(spec.strip())
+    except (OSError, RuntimeError) as error:  # no file can have that name, or nobody that home
+        raise UserError(f"{spec!r} names no network ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _parsed(spec: str) -> NetworkName:
     if spec.startswith("@"):
         raise UserError(f"{spec!r} is not one network", fix=f"the only list known by name is {PAPER_LIST}")
     path = Path(spec).expanduser()

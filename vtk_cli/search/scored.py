@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -174,11 +174,12 @@ def read_scores(path: Path, space: Space) -> dict[str, dict[Genes, float]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot be read as a table of scores", str(path), "give scores.csv") from error
     reader = csv.DictReader(io.StringIO(text))
-    names = [name for name in reader.fieldnames or () if name not in {"arch", "flops", "params"}]
-    if "arch" not in (reader.fieldnames or ()) or not names:
+    header = _header(reader, path)
+    names = [name for name in header if name not in {"arch", "flops", "params"}]
+    if "arch" not in header or not names:
         raise UserError("has no columns arch and score", str(path), "give scores.csv of `vtk search score`")
     columns: dict[str, dict[Genes, float]] = {name: {} for name in names}
-    for row in reader:
+    for row in _whole(reader, path):
         where = f"{path}:{reader.line_num}"
         try:
             genes = space.parse(row["arch"] or "")
@@ -192,6 +193,21 @@ def read_scores(path: Path, space: Space) -> dict[str, dict[Genes, float]]:
         for name, value in values.items():
             columns[name][genes] = -value if name == "loss" else value
     return columns
+
+
+def _header(reader: csv.DictReader[str], path: Path) -> Sequence[str]:
+    try:
+        return reader.fieldnames or ()
+    except csv.Error as error:
+        raise UserError(f"is no table of scores: {error}", f"{path}:1", "give scores.csv") from error
+
+
+def _whole(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        where = f"{path}:{reader.line_num + 1}"
+        raise UserError(f"is no table of scores: {error}", where, "give scores.csv") from error
 
 
 def figure(value: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _check_names(path: Path, names: tuple[str, ...], lines: list[tuple[int, list
         raise UserError(f"the first cell is '{lines[0][1][0]}'", where, "leave it empty and begin the names after it")
     if not all(names):
         raise UserError("a network has no name", where, "fill it in")
-    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"the name '{repeated[0]}' appears twice", where, "give every network its own name")
     if len(rows) != len(names):

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 from vtk_cli.console import Progress
 from vtk_cli.data.byproducts.marks import NOT_SELECTED, OWN_LABEL, Collected, Read, joined
 from vtk_cli.data.byproducts.places import fractions_of, is_true, number
+from vtk_cli.data.plain_xml import read_xml
 from vtk_cli.errors import UserError, VtkError
 
 LARGEST_FILE = 1 << 24
@@ -26,15 +26,6 @@ LARGEST_FILE = 1 << 24
 ENOUGH_FOR_PROCESSES = 50_000
 """With fewer files than this, starting processes takes longer than reading them."""
 _CHUNK = 1000
-
-
-class _Refused(ValueError):
-    """A file with a document type, whose entities could grow without bound."""
-
-
-class _PlainTree(ET.TreeBuilder):
-    def doctype(self, *_: Any) -> None:
-        raise _Refused("has a document type (<!DOCTYPE>), which annotations do not have")
 
 
 def read_imagenet_ab(root: Path, files: Sequence[str], progress: Progress) -> Read:
@@ -75,7 +66,7 @@ def read_files(root: Path, files: Sequence[str]) -> tuple[Read, list[str]]:
     collected, wrong = Collected(), []
     for file in files:
         try:
-            _read_annotation(collected, _name(file), _tree(root / file))
+            _read_annotation(collected, _name(file), read_xml(root / file, LARGEST_FILE))
         except VtkError as error:
             wrong.append(str(error))
     return Read.of(collected), wrong
@@ -84,23 +75,6 @@ def read_files(root: Path, files: Sequence[str]) -> tuple[Read, list[str]]:
 def _name(file: str) -> str:
     """`n01440764/n01440764_10026`: the class folder and the stem, whatever lies above."""
     return "/".join(file.split("/")[-2:]).rpartition(".")[0]
-
-
-def _tree(path: Path) -> ET.Element:
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"is larger than {LARGEST_FILE >> 20} MiB", str(path))
-        parser = ET.XMLParser(target=_PlainTree())  # noqa: S314  (document types, hence entities, are refused)
-        parser.feed(path.read_bytes())
-        root: ET.Element = parser.close()
-    except ET.ParseError as error:
-        line, _ = error.position
-        raise UserError(f"is not XML: {error.msg}", f"{path}:{line}") from error
-    except (ValueError, LookupError) as error:  # refused, or in an encoding that is not known
-        raise UserError(str(error), str(path)) from error
-    except OSError as error:
-        raise UserError("cannot be read", str(path), error.strerror or "") from error
-    return root
 
 
 def _read_annotation(collected: Collected, name: str, annotation: ET.Element) -> None:

@@ -29,10 +29,13 @@ from vtk_cli.data.detection.sizes import SizeOf, remembered_sizes
 from vtk_cli.data.detection.splits import split_called
 from vtk_cli.data.image_layouts import EXTENSIONS
 from vtk_cli.data.images import BrokenImage
+from vtk_cli.data.plain_xml import read_xml
 from vtk_cli.data.problems import Problem
 from vtk_cli.data.walking import file_size, path_within, read_folder, walk_files
 from vtk_cli.errors import UserError
 
+LARGEST_FILE = 1 << 24
+"""Bytes; the XML file of an image with 100 objects has 2**15."""
 _LISTS = Path("ImageSets", "Main")
 _XML_FOLDERS, _IMAGE_FOLDERS = ("Annotations", "annotations"), ("JPEGImages", "images")
 Part = Split | Literal["all"]
@@ -178,10 +181,9 @@ def _read_pages(files: Sequence[Path], pool: ThreadPoolExecutor) -> tuple[list[_
 
 def _read_page(file: Path) -> _Page | Problem:
     try:
-        # Expat bounds what entities may grow to (since 2.4.1), and Python loads nothing from elsewhere.
-        top = ET.fromstring(file.read_bytes())  # noqa: S314
-    except (OSError, ET.ParseError, ValueError, LookupError) as error:
-        return Problem(f"{file} ({error})", "annotation is not XML")
+        top = read_xml(file, LARGEST_FILE)
+    except UserError as error:
+        return Problem(f"{file} ({error.what})", "annotation is not XML")
     if top.tag != "annotation":
         return Problem(f"{file} (<{top.tag}>)", "annotation is not of Pascal VOC")
     width, height = (_number(top.findtext(f"size/{name}")) for name in ("width", "height"))

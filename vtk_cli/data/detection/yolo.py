@@ -30,12 +30,18 @@ from vtk_cli.data.detection.sizes import SizeOf, remembered_sizes
 from vtk_cli.data.image_layouts import is_image
 from vtk_cli.data.images import BrokenImage
 from vtk_cli.data.problems import Problem
-from vtk_cli.data.walking import file_size, path_within, walk_files
+from vtk_cli.data.rle import is_drawable
+from vtk_cli.data.walking import file_size, is_there, path_within, walk_files
 from vtk_cli.errors import UserError
 
 SUFFIXES = (".yaml", ".yml")
 _KEYS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
+LONGEST_CONFIG = 2**20
+"""Characters of a `data.yaml`; 1,000 class names take 20,000. PyYAML reads about 100,000 a second."""
+MOST_CLASSES = 100_000
+_TAG_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""PyYAML trusts its tags: `!!int ""` is an absent item, `!!bool x` an unknown key, `!!timestamp x` no match at all."""
 _NO_LABELS = ("classes.txt", "README")
 """Text files that tools put beside the labels."""
 
@@ -125,15 +131,30 @@ def labels_file(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Safe, and without aliases: a few lines of those, each named many times in the next, are as much as one likes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node that is none of those before."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()
+            raise yaml.composer.ComposerError(None, None, f"aliases (*{event.anchor}) are not read", event.start_mark)
+        return super().compose_node(parent, index)
+
+
 def _load(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as stream:
+            text = stream.read(LONGEST_CONFIG + 1)
+        if len(text) > LONGEST_CONFIG:
+            raise UserError(f"is longer than {LONGEST_CONFIG:,} characters", str(path), "it is no data.yaml of YOLO")
+        return yaml.load(text, _Loader)  # noqa: S506  (a safe loader, without aliases)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot be read", str(path), str(error)) from error
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise UserError(f"is not YAML: {error.problem}", f"{path}{line}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *_TAG_ERRORS) as error:
         raise UserError(f"is not YAML: {error}", str(path)) from error
 
 
@@ -147,7 +168,7 @@ def _looks_like_one(path: Path) -> bool:
 
 def _names(content: dict[Any, Any], path: Path) -> tuple[str, ...]:
     names = content.get("names")
-    if names is None and type(content.get("nc")) is int and content["nc"] > 0:
+    if names is None and type(content.get("nc")) is int and 0 < content["nc"] <= MOST_CLASSES:
         return tuple(str(label) for label in range(content["nc"]))
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
@@ -206,10 +227,14 @@ def _place(config: YoloConfig, place: str, split: Split) -> Path:
     """Where the folder or list of a split is; `../train/images` of a Roboflow export is meant beside the yaml."""
     spellings = [place, *([place[3:]] if place.startswith("../") else [])]
     tried = [Path(os.path.normpath(root / spelling)) for spelling in spellings for root in config.roots]
-    found = next((path for path in tried if path.is_dir() or (path.suffix == ".txt" and path.is_file())), None)
+    found = next((path for path in tried if is_there(path) and (path.is_dir() or _is_list(path))), None)
     if found is None:
         raise UserError(f"no folder or list of images {tried[0]}", f"{config.path}, {split}")
     return found
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix == ".txt" and path.is_file()
 
 
 def _listed(file: Path) -> Iterator[tuple[int, str, Path | None]]:
@@ -272,6 +297,8 @@ def _read_line(line: str, classes: int, size: Size) -> tuple[Annotated | None, s
         box = outline_box((points,))
         if (box[2:] <= box[:2]).any():
             return None, "polygon has no area"
+        if not is_drawable(outline.parts):
+            return None, "polygon winds too much to be drawn"
     inside = clipped(box, size)
     if inside is None:
         return None, "box lies outside the image"

@@ -41,7 +41,14 @@ _OF_SOURCE: Mapping[Source, frozenset[str]] = {
     "point": frozenset({"point is not two numbers"}),
     "point_coords": frozenset(),
     "keypoints": frozenset(),
-    "segmentation": frozenset({"polygon is not three or more points", "mask does not decode", "mask is empty"}),
+    "segmentation": frozenset(
+        {
+            "polygon is not three or more points",
+            "polygon winds too much to be drawn",
+            "mask does not decode",
+            "mask is empty",
+        }
+    ),
     "bbox": frozenset({"box is not four numbers", "box has no area", "box lies outside the image"}),
 }
 """What keeps an annotation from giving a click: what is wrong with the rest of it does not matter."""

@@ -12,6 +12,7 @@ import numpy as np
 from vtk_cli.console import Console
 from vtk_cli.data.detection.outlines import Bools
 from vtk_cli.data.detection.sizes import remembered_sizes
+from vtk_cli.data.plain_xml import read_xml
 from vtk_cli.data.points.marks import (
     UNREAD,
     Mark,
@@ -28,6 +29,8 @@ from vtk_cli.data.points.places import find_image, last_part
 from vtk_cli.data.problems import Problem
 from vtk_cli.errors import UserError
 
+LARGEST_FILE = 2**29
+"""Bytes of an export, of which 100,000 images take about 2**27; read, it takes some fifteen times as much memory."""
 _NO_SHAPES = frozenset({"tag"})
 """Elements of an image that mark nothing on it."""
 
@@ -70,11 +73,7 @@ def read_cvat(path: Path, images: Path | None, console: Console) -> Marked:
 
 
 def _images(path: Path) -> list[ET.Element]:
-    try:
-        # Expat bounds what entities may grow to (since 2.4.1), and Python loads nothing from elsewhere.
-        top = ET.fromstring(path.read_bytes())  # noqa: S314
-    except (OSError, ET.ParseError, ValueError, LookupError) as error:
-        raise UserError(f"is not XML: {error}", str(path)) from error
+    top = read_xml(path, LARGEST_FILE)
     elements = top.findall("image")
     if top.tag != "annotations" or not elements:
         fix = "export it as 'CVAT for images 1.1'"
@@ -100,20 +99,23 @@ def _marks(shape: ET.Element, size: Size) -> Iterator[Mark | str]:
         corners = [[_number(shape.get(key)) for key in pair] for pair in (("xtl", "ytl"), ("xbr", "ybr"))]
         yield UNREAD if _number(shape.get("rotation", "0")) != 0 else box_mark(name, corners, size)
     elif shape.tag == "mask":
-        patch = _patch(shape)
+        patch = _patch(shape, size)
         yield "mask does not decode" if patch is None else patch_mark(name, *patch, size)
     else:
         yield UNREAD
 
 
-def _patch(shape: ET.Element) -> tuple[Bools, tuple[int, int]] | None:
-    """The mask within its box, bool (h, w), and the box's left and top; runs go along rows, of 0 first."""
+def _patch(shape: ET.Element, size: Size) -> tuple[Bools, tuple[int, int]] | None:
+    """The mask within its box, bool (h, w), and the box's left and top; runs go along rows, of 0 first.
+
+    None where it is wrong, or larger than the image.
+    """
     left, top, width, height = (_whole(shape.get(key)) for key in ("left", "top", "width", "height"))
     runs = [_whole(text) for text in shape.get("rle", "").split(",")]
     counts = [run for run in runs if run is not None and run >= 0]
     if left is None or top is None or width is None or height is None or len(counts) < len(runs):
         return None
-    if width < 1 or height < 1 or sum(counts) != width * height:
+    if not (1 <= width <= size[0] + 1 and 1 <= height <= size[1] + 1) or sum(counts) != width * height:
         return None
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(height, width), (left, top)

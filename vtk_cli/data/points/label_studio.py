@@ -75,7 +75,10 @@ def _names(task: Mapping[str, Any]) -> list[str]:
     given = [value for value in (task.get("file_upload"), *task["data"].values()) if isinstance(value, str)]
     names = []
     for value in given:
-        address = urlsplit(value)
+        try:
+            address = urlsplit(value)
+        except ValueError:  # an open bracket, where the host's number would be
+            continue
         served = parse_qs(address.query).get("d", [unquote(address.path)])[0]
         if served.lower().endswith(tuple(EXTENSIONS)):
             names += [served.lstrip("/"), last_part(served), _UPLOAD.sub("", last_part(served), count=1)]
@@ -102,7 +105,8 @@ def _mark(region: Any, size: Size) -> Mark | str | None:
         return "region has no label, or several"
     name = names[0].strip()
     if kind == "polygonlabels":
-        return polygon_mark(name, [_pixels(pair, size) for pair in value.get("points") or []], size)
+        corners = value.get("points")
+        return polygon_mark(name, [_pixels(pair, size) for pair in corners] if isinstance(corners, list) else [], size)
     x, y = _pixels([value.get("x"), value.get("y")], size)
     if kind == "keypointlabels":
         return click_mark(name, x, y, size)

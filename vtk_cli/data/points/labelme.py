@@ -18,7 +18,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.coco_faults import get
 from vtk_cli.data.detection.outlines import Bools, outline_mask
 from vtk_cli.data.detection.sizes import SizeOf, remembered_sizes
-from vtk_cli.data.images import DECODE_ERRORS
+from vtk_cli.data.images import DECODE_ERRORS, FORMATS
 from vtk_cli.data.points.marks import (
     UNREAD,
     Mark,
@@ -105,7 +105,8 @@ def write_labelme(path: Path, image: MarkedImage) -> None:
 def _read(
     file: Path, content: Mapping[str, Any], images: Path | None, size_of: SizeOf
 ) -> tuple[MarkedImage | None, list[Problem]]:
-    listed = str(content.get("imagePath") or "")
+    path = content.get("imagePath")
+    listed = path if isinstance(path, str) else ""
     place = find_image(
         images or file.parent,
         [listed, last_part(listed)],
@@ -151,7 +152,7 @@ def _mark(shape: Any, size: Size) -> Mark | str:
 
 def _patch(text: Any) -> Bools | None:
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as opened:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=FORMATS) as opened:
             pixels = np.asarray(opened.convert("L"))
     except (*DECODE_ERRORS, binascii.Error):
         return None

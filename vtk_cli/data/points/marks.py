@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vtk_cli.data.coco_faults import is_number
+from vtk_cli.data.coco_faults import is_number, key_of
 from vtk_cli.data.detection.outlines import (
     Bools,
     Floats,
@@ -27,6 +27,7 @@ from vtk_cli.data.detection.outlines import (
 )
 from vtk_cli.data.points.reading import OUTSIDE, is_inside
 from vtk_cli.data.problems import Problem
+from vtk_cli.data.rle import is_drawable
 
 Kind = Literal["mask", "box", "click"]
 UNREAD = "shape is of a kind that is not read"
@@ -88,6 +89,8 @@ def polygon_mark(name: str, points: Any, size: Size) -> Mark | str:
     if corners is None or len(corners) < 3:
         return "polygon is not three or more points"
     outline = Polygons((np.clip(corners, 0, size),))
+    if not is_drawable(outline.parts):
+        return "polygon winds too much to be drawn"
     return Mark(name, outline=outline) if _covers(outline, size) else "mask is empty"
 
 
@@ -120,7 +123,7 @@ def grouped(parts: Sequence[tuple[Any, Mark]], size: Size) -> tuple[Mark, ...]:
     """
     objects: dict[Any, list[Mark]] = {}
     for number, (group, mark) in enumerate(parts):
-        key = (number,) if group is None else (repr(group), mark.name)
+        key = (number,) if group is None else (key_of(group), mark.name)
         objects.setdefault(key, []).append(mark)
     return tuple(marks[0] if len(marks) == 1 else _joined(marks, size) for marks in objects.values())
 

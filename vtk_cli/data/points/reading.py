@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -123,8 +126,14 @@ def check_classes(found: Classes, wanted: Classes, where: str) -> None:
 def _first_clicks(image: PointImage) -> Bools:
     """bool (n,): which clicks have no earlier kept one of their class within `SAME_CLICK`."""
     kept = np.ones(len(image), np.bool_)
-    for number in range(1, len(image)):
-        before = kept[:number] & (image.labels[:number] == image.labels[number])
-        apart = np.hypot(*(image.points[:number][before] - image.points[number]).T)
-        kept[number] = not (apart <= SAME_CLICK).any()
+    # Those that are kept, by label and square of the image: one within reach lies in the same or in a square beside it.
+    known: defaultdict[tuple[int, int, int], list[tuple[float, float]]] = defaultdict(list)
+    for number, (label, (x, y)) in enumerate(zip(image.labels.tolist(), image.points.tolist(), strict=True)):
+        column, row = math.floor(x / SAME_CLICK), math.floor(y / SAME_CLICK)
+        around = product((label,), (column - 1, column, column + 1), (row - 1, row, row + 1))
+        near = (click for square in around for click in known.get(square, ()))
+        if any(math.hypot(x - other[0], y - other[1]) <= SAME_CLICK for other in near):
+            kept[number] = False
+        else:
+            known[label, column, row].append((x, y))
     return kept

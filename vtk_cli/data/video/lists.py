@@ -9,16 +9,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vtk_cli.data.problems import Problem
-from vtk_cli.data.video.entries import Entry, assembled
+from vtk_cli.data.video.entries import Entry, assembled, csv_rows, is_label
 from vtk_cli.data.video.published_lists import PUBLISHED
 from vtk_cli.data.video.records import EXTENSIONS, ListFormat, Part, VideoFile, VideoList, is_video
-from vtk_cli.data.walking import check_folder, read_folder, walk_files
+from vtk_cli.data.walking import check_folder, is_there, read_folder, walk_files
 from vtk_cli.errors import UserError
 
 CLASS_NAMES = "classes.txt"
@@ -97,8 +96,8 @@ def _read_paths(path: Path, root: Path, _: Part) -> VideoList:
 def _read_vtk(path: Path, root: Path, _: Part) -> VideoList:
     lines = _lines(path)
     separator = re.match(r"path([\t, ])", lines[0].strip()) if lines else None
-    rows = csv.DictReader(lines, delimiter=separator[1] if separator else ",")
-    entries = [_vtk_entry(row, f"{path}:{rows.line_num} ({','.join(map(str, row.values()))})") for row in rows]
+    rows = csv_rows(path, lines, separator[1] if separator else ",")
+    entries = [_vtk_entry(row, f"{path}:{line} ({','.join(map(str, row.values()))})") for line, row in rows]
     return assembled(entries, root, None)
 
 
@@ -117,14 +116,27 @@ def _vtk_entry(row: Mapping[str, str | None], where: str) -> Entry | Problem:
 
 def _split(line: str) -> tuple[str, int | None]:
     """A line's path and its label, None where it does not end in an integer."""
-    match = re.fullmatch(r"(.+?)\s*[\t, ]\s*(-?\d+)", line)
-    return (match[1], int(match[2])) if match else (line, None)
+    before, number = _parted(line)
+    digits = number.removeprefix("-")
+    return (before, int(number)) if before and digits and is_label(digits) else (line, None)
+
+
+def _parted(line: str) -> tuple[str, str]:
+    """What is before the last tab, comma or space, and what is behind it; nothing is before where there is none."""
+    at = max(map(line.rfind, "\t, "))
+    if at < 0:
+        return "", line
+    before, behind = line[:at].rstrip(), line[at + 1 :].strip()
+    if line[at] != "," and before.endswith(","):  # `a.mp4, 3`
+        before = before[:-1].rstrip()
+    return before, behind
 
 
 def _without_count(name: str, root: Path) -> str:
     """Of `path frames`, the path, where that is a folder of frames."""
-    match = re.fullmatch(r"(.+?)\s*[\t, ]\s*\d+", name)
-    return match[1] if match and not is_video(name) and (root / match[1]).is_dir() else name
+    before, count = _parted(name)
+    of_frames = before and count.isdecimal() and not is_video(name) and is_there(root / before)
+    return before if of_frames and (root / before).is_dir() else name
 
 
 def _lines(path: Path) -> Sequence[str]:

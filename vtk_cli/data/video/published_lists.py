@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from vtk_cli.data.problems import Problem
-from vtk_cli.data.video.entries import Entry, assembled
+from vtk_cli.data.video.entries import Entry, assembled, csv_rows, is_label
 from vtk_cli.data.video.records import EXTENSIONS, ListFormat, Part, VideoList
+from vtk_cli.data.walking import is_there
 from vtk_cli.errors import UserError
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
@@ -43,20 +43,20 @@ class Published:
 
 def read_kinetics(path: Path, root: Path, _: Part) -> VideoList:
     """See the module."""
-    reader = csv.DictReader(_text(path).splitlines())
-    rows = [(reader.line_num, row) for row in reader]
+    rows = csv_rows(path, _text(path).splitlines(), ",")
     names = tuple(sorted({row["label"] for _, row in rows if row.get("label")}))
+    label_of = {name: label for label, name in enumerate(names)}
     entries: list[Entry | Problem] = []
     for number, row in rows:
         where = f"{path}:{number} ({row.get('youtube_id')})"
         try:
             name = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
-            label = names.index(row["label"])
+            label = label_of[row["label"]]
         except (KeyError, TypeError, ValueError):
             entries.append(Problem(where, f"line is not `{','.join(KINETICS_COLUMNS)}`"))
             continue
         places = (f"{row['label']}/{name}", f"{row['split']}/{row['label']}/{name}", name)
-        entries.append(Entry(next((place for place in places if (root / place).exists()), places[0]), label, where))
+        entries.append(Entry(next((place for place in places if is_there(root / place)), places[0]), label, where))
     return assembled(entries, root, names)
 
 
@@ -67,7 +67,7 @@ def read_ssv2(path: Path, root: Path, _: Part) -> VideoList:
     labels = _json(labels_file)
     try:
         label_of = {str(name): int(label) for name, label in labels.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise UserError("is no JSON of template -> label", str(labels_file)) from error
     names = [name for name, _ in sorted(label_of.items(), key=lambda item: item[1])]
     answers = _answers(path.with_name(SSV2_ANSWERS))
@@ -91,7 +91,7 @@ def read_ucf101(path: Path, root: Path, _: Part) -> VideoList:
     classes: dict[str, int] = {}
     for line in _text(path.with_name(_UCF_CLASSES)).splitlines():
         number, _space, name = line.strip().partition(" ")
-        if name and number.isdecimal():
+        if name and is_label(number):
             classes[name] = int(number) - 1
     entries: list[Entry | Problem] = []
     for place, line in enumerate(_text(path).splitlines(), 1):
@@ -99,7 +99,7 @@ def read_ucf101(path: Path, root: Path, _: Part) -> VideoList:
             continue
         where, words = f"{path}:{place} ({line.strip()})", line.split()
         folder = words[0].partition("/")[0]
-        said = int(words[1]) - 1 if len(words) > 1 and words[1].isdecimal() else classes.get(folder)
+        said = int(words[1]) - 1 if len(words) > 1 and is_label(words[1]) else classes.get(folder)
         if said is None or said != classes.get(folder, said):
             entries.append(Problem(where, "class is unknown" if said is None else "label is not that of the folder"))
         else:
@@ -122,7 +122,7 @@ def read_hmdb51(path: Path, root: Path, part: Part) -> VideoList:
             if len(words) == 2 and words[1] in {"0", "1", "2"}:
                 if words[1] == wanted:
                     within = f"{name}/{words[0]}"
-                    entries.append(Entry(within if (root / within).exists() else words[0], label, f"{file}:{place}"))
+                    entries.append(Entry(within if is_there(root / within) else words[0], label, f"{file}:{place}"))
             elif words:
                 entries.append(Problem(f"{file}:{place} ({line.strip()})", "line is not `file 0|1|2`"))
     return assembled(entries, root, names)
@@ -135,7 +135,7 @@ def read_diving48(path: Path, root: Path, _: Part) -> VideoList:
         where = f"{path}: entry {number} ({row.get('vid_name')})"
         try:
             name, label = _found(root, str(row["vid_name"]), (".mp4",)), int(row["label"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             entries.append(Problem(where, "entry has no vid_name or no label"))
             continue
         entries.append(Entry(name, label, where))
@@ -147,7 +147,7 @@ def read_gym99(path: Path, root: Path, _: Part) -> VideoList:
     entries: list[Entry | Problem] = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         words, where = line.split(), f"{path}:{number} ({line.strip()})"
-        if len(words) == 2 and words[1].isdecimal():
+        if len(words) == 2 and is_label(words[1]):
             entries.append(Entry(_found(root, words[0], (".mp4", ".mkv")), int(words[1]), where))
         elif words:
             entries.append(Problem(where, "line is not `clip label`"))
@@ -156,15 +156,16 @@ def read_gym99(path: Path, root: Path, _: Part) -> VideoList:
 
 def _found(root: Path, stem: str, suffixes: tuple[str, ...]) -> str:
     """A file's name with the suffix that it has on disk; the first one where there is none. A folder has none."""
-    if stem.lower().endswith(EXTENSIONS) or (root / stem).is_dir():
+    if stem.lower().endswith(EXTENSIONS) or (is_there(root / stem) and (root / stem).is_dir()):
         return stem
-    return next((stem + suffix for suffix in suffixes if (root / (stem + suffix)).exists()), stem + suffixes[0])
+    return next((stem + suffix for suffix in suffixes if is_there(root / (stem + suffix))), stem + suffixes[0])
 
 
 def _answers(path: Path) -> Mapping[str, str]:
     if not path.is_file():
         return {}
-    return {row[0]: row[1] for row in csv.reader(_text(path).splitlines(), delimiter=";") if len(row) == 2}
+    rows = csv_rows(path, ["id;label", *_text(path).splitlines()], ";")
+    return {row["id"]: row["label"] for _, row in rows if row["id"] and row["label"] and None not in row}
 
 
 def _text(path: Path) -> str:

@@ -155,7 +155,7 @@ class DartsSpace(Space):
         try:
             cells = json.loads(text)
             return genes_of(cells["normal"], cells["reduce"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             what = "is no genotype of darts"
             raise UserError(what, text, 'write {"normal": [["sep_conv_3x3", 0], ...], "reduce": [...]}') from error
 

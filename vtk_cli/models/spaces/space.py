@@ -15,6 +15,9 @@ from vtk_cli.errors import UserError, nearest
 from vtk_cli.models.spaces.cost import Cost, CostRange, CostTable, total
 from vtk_cli.models.spaces.genes import Genes, Position, span
 
+_BETWEEN = re.compile(r"[\s,|]+")
+_GENE = re.compile(r"-?\d{1,9}")
+
 if TYPE_CHECKING:
     from numpy.random import Generator
 
@@ -186,10 +189,12 @@ class Space(ABC):
         Raises:
             UserError: it does not spell out genes.
         """
-        if not re.fullmatch(r"[\[(]?[\s,|]*(-?\d+[\s,|]*)+[\])]?", text.strip()):
+        numbers = _BETWEEN.split(text.strip().removeprefix("[").removeprefix("(").removesuffix("]").removesuffix(")"))
+        found = [number for number in numbers if number]
+        if not found or not all(map(_GENE.fullmatch, found)):
             fix = nearest(text, self.released) or f"write its {self.length} genes as integers"
             raise UserError(f"{text!r} is no architecture of {self.name}", fix=fix)
-        return tuple(int(number) for number in re.findall(r"-?\d+", text))
+        return tuple(map(int, found))
 
     def format(self, genes: Sequence[int]) -> str:
         """The canonical text of an architecture; `parse` reads it back."""

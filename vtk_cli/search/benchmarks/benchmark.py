@@ -142,7 +142,8 @@ class Benchmark(ABC):
         left = tuple(each for each in left if each.dataset == dataset)
         split = self._one("split", split, [each.split for each in left], _SPLITS)
         left = tuple(each for each in left if each.split == split)
-        longest = sorted({each.hp for each in left if each.hp.isdecimal()}, key=int, reverse=True)
+        epochs = {each.hp for each in left if each.hp.isdecimal() and len(each.hp) < 10}
+        longest = sorted(epochs, key=int, reverse=True)
         return Setting(dataset, split, self._one("hp", hp, [each.hp for each in left], longest))
 
     def _one(self, what: str, given: str | None, known: Iterable[str], usual: Iterable[str]) -> str:

@@ -141,12 +141,20 @@ def read_pseudo_labels(path: Path, classes: Classes | None = None) -> Iterator[P
     file = read_coco_file(path)
     known = classes_of(file) if classes is None else classes
     label_of = {identity: label for label, identity in enumerate(known.ids)}
-    sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in file.images}
+    sizes = {
+        entry["id"]: (entry["height"], entry["width"])
+        for entry in file.images
+        if isinstance(entry, dict) and all(is_integer(entry.get(field)) for field in ("id", "height", "width"))
+    }
     for number, entry in enumerate(file.annotations):
         fault = _fault(entry, sizes, label_of)
         if fault:
             raise UserError(fault, f"{path}: annotation {number}")
-        yield label_of_annotation(entry, label_of)
+        try:
+            label = label_of_annotation(entry, label_of)
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            raise UserError(f"a field of the label is wrong ({error})", f"{path}: annotation {number}") from error
+        yield label
 
 
 def annotation_of(label: PseudoLabel, identity: int, classes: Classes) -> dict[str, Any]:
@@ -208,7 +216,7 @@ def read_unresolved(path: Path, classes: Classes) -> list[UnresolvedClick]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["clicks"]
         return [click_of_entry(entry, label_of) for entry in entries]
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise UserError(f"is no file of unresolved clicks ({error})", str(path)) from error
 
 
@@ -247,7 +255,7 @@ def _fault(entry: Any, sizes: dict[Any, tuple[int, int]], label_of: dict[int, in
     """What is wrong with an annotation; empty where nothing is."""
     if not isinstance(entry, dict) or not is_integer(entry.get("image_id")) or entry["image_id"] not in sizes:
         return "image_id is not that of an image"
-    if entry.get("category_id") not in label_of:
+    if not is_integer(entry.get("category_id")) or entry["category_id"] not in label_of:
         return f"category_id {entry.get('category_id')!r} is not known"
     if not are_numbers(entry.get("point"), 2):
         return "point is not two numbers"
