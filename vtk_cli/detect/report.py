@@ -20,7 +20,7 @@ from vtk_cli.engine.metrics import Row
 from vtk_cli.files import write_json, write_text
 from vtk_cli.reports import page
 from vtk_cli.reports.curves import Curve, draw_curves
-from vtk_cli.reports.spreadsheet import cell
+from vtk_cli.reports.plain_names import spreadsheet_cell
 
 PAGE, EVALUATION, RESULTS, PER_CLASS = "report.html", "evaluation.json", "results.json", "per-class.csv"
 _MEANING = {
@@ -171,7 +171,7 @@ def per_class_csv(measured: Measured) -> str:
     for what, evaluation in (("box", measured.boxes), ("mask", measured.masks)):
         for one in () if evaluation is None else evaluation.classes:
             values = ["" if value is None else f"{value:.6f}" for value in (*_values(one), one.score)]
-            writer.writerow((what, cell(one.name), one.objects, *values))
+            writer.writerow((what, spreadsheet_cell(one.name), one.objects, *values))
     return text.getvalue()
 
 

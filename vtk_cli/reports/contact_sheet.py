@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vtk_cli.files import atomic_path
-from vtk_cli.reports.plots import INK, SOFT, printable
+from vtk_cli.reports.plain_names import printable
+from vtk_cli.reports.plots import INK, SOFT
 
 _GAP, _FRAME, _MARGIN = 14, 4, 24
 _TITLE, _CAPTION = 22, 13

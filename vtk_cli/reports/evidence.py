@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtk_cli.reports.page import Table
+from vtk_cli.reports.plain_names import printable
 
 
 @dataclass(frozen=True)
@@ -161,5 +162,4 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 
 def _cell(text: str) -> str:
-    plain = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", plain).replace("|", "\\|")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(" ".join(text.split()))).replace("|", "\\|")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
-from vtk_cli.reports.plots import INK, PALETTE, printable
+from vtk_cli.reports.plain_names import printable
+from vtk_cli.reports.plots import INK, PALETTE
 
 LEAST_SIDE = 480
 """Images whose longer side is below half of it are enlarged until it no longer is."""

@@ -13,6 +13,7 @@ import jinja2
 
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_text
+from vtk_cli.reports.plain_names import printable_lines
 
 _TYPES: Mapping[str, str] = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
@@ -126,7 +127,12 @@ def write_page(path: Path, page: Page) -> None:
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable_lines(value) if type(value) is str else value,
     )
     environment.tests |= {
         "text": lambda part: isinstance(part, Text),

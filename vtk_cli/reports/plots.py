@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vtk_cli.files import atomic_path
+from vtk_cli.reports.plain_names import printable
 
 INK, SOFT, FAINT = "#1f2933", "#5b6770", "#d5dade"
 
@@ -54,8 +55,6 @@ _STYLE: MappingProxyType[Any, Any] = MappingProxyType(
         "svg.hashsalt": "vtk",
     }
 )
-_SPELLED_OUT = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0xFFFE, 0xFFFF)}
-"""What XML may not hold, or a line of text not."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +135,6 @@ def save(figure: Figure, path: Path) -> Picture:
 def literal(text: str) -> str:
     """`text` as it is: matplotlib reads what stands between two dollars as a formula, and refuses half characters."""
     return printable(text).replace("$", r"\$")
-
-
-def printable(text: str) -> str:
-    """`text` with what cannot be drawn spelled out: half characters, and control characters, which XML may not hold.
-
-    Names of files and classes come from anyone.
-    """
-    plain = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return plain.translate(_SPELLED_OUT)
 
 
 def shortened(text: str, most: int = 26) -> str:

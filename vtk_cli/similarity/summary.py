@@ -14,7 +14,7 @@ import numpy as np
 
 from vtk_cli import __version__
 from vtk_cli.files import atomic_path, write_text
-from vtk_cli.reports.spreadsheet import cell
+from vtk_cli.reports.plain_names import spreadsheet_cell
 from vtk_cli.similarity.matrix_file import write_matrix_csv
 from vtk_cli.similarity.outcome import Result
 from vtk_cli.similarity.rows import Rows
@@ -92,7 +92,7 @@ def _transfer_csv(result: Result) -> str:
     for i, source in enumerate(matrix.names):
         for j, target in enumerate(matrix.names):
             numbers = (matrix.score, result.low, result.high, matrix.n_common, matrix.transfer, control.corrected)
-            writer.writerow([cell(source), cell(target), *(number[i, j] for number in numbers)])
+            writer.writerow([spreadsheet_cell(source), spreadsheet_cell(target), *(number[i, j] for number in numbers)])
     return text.getvalue()
 
 

@@ -24,8 +24,8 @@ from vtk_cli.errors import JobError, UserError
 from vtk_cli.files import write_json, write_text
 from vtk_cli.models.evaluation import normalised
 from vtk_cli.models.zoo import PixelConfig
-from vtk_cli.reports import spreadsheet
 from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
+from vtk_cli.reports.plain_names import spreadsheet_cell
 
 CSV, JSON, SHEET = "predictions.csv", "predictions.json", "predictions.png"
 MOST_SHOWN = 60
@@ -227,8 +227,8 @@ def _csv(rows: Sequence[Prediction]) -> str:
         ["file", *(f"{name}_{place}" for place in range(1, count + 1) for name in ("class", "probability"))]
     )
     for row in rows:
-        cells = [cell for guess in row.guesses for cell in (spreadsheet.cell(guess.name), f"{guess.probability:.6f}")]
-        writer.writerow([spreadsheet.cell(str(row.file)), *cells])
+        cells = [cell for guess in row.guesses for cell in (spreadsheet_cell(guess.name), f"{guess.probability:.6f}")]
+        writer.writerow([spreadsheet_cell(str(row.file)), *cells])
     return text.getvalue()
 
 

@@ -19,8 +19,8 @@ from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation, most_confi
 from vtk_cli.reports import page
 from vtk_cli.reports.confusion import draw_confusion, most_confused
 from vtk_cli.reports.contact_sheet import Tile, write_contact_sheet
+from vtk_cli.reports.plain_names import spreadsheet_cell
 from vtk_cli.reports.plots import PALETTE
-from vtk_cli.reports.spreadsheet import cell
 from vtk_cli.reports.training import Row, draw_training
 from vtk_cli.train.curves import PANELS, draw_class_bars
 from vtk_cli.train.robustness import SetScore
@@ -180,7 +180,7 @@ def per_class_csv(evaluation: Evaluation | MultiLabelEvaluation, class_names: Se
     for label, (name, count, value) in enumerate(
         zip(class_names, _class_counts(evaluation), evaluation.per_class, strict=True)
     ):
-        writer.writerow([label, cell(name), int(count), f"{value:.6f}" if math.isfinite(value) else ""])
+        writer.writerow([label, spreadsheet_cell(name), int(count), f"{value:.6f}" if math.isfinite(value) else ""])
     return text.getvalue()
 
 
