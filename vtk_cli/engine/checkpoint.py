@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -59,19 +60,23 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
         publish(temporary, path)
     older = [found for found in _newest_first(folder) if _step(found) < step]
     for old in {*_newest_first(folder)} - {path, *older[: keep - 1]}:
-        old.unlink(missing_ok=True)
+        if old.is_dir() and not old.is_symlink():  # whatever it is, it is no checkpoint
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)
     return path
 
 
 def latest_checkpoint(folder: Path, console: Console) -> tuple[int, dict[str, Any]] | None:
     """The newest whole checkpoint as (step, state), its tensors on the CPU; None if there is none.
 
-    Damaged ones (torn, truncated, with flipped bits) are passed over with a warning.
+    Damaged ones (torn, truncated, with flipped bits) are passed over with a warning; so is what is not a file.
 
     Raises:
         JobError: a whole checkpoint cannot be read, for it was written by an incompatible torch.
     """
-    for path in _newest_first(folder):
+    found = _newest_first(folder)
+    for path in found:
         try:
             checksum = sha256_file(path)
         except OSError as error:
@@ -85,6 +90,8 @@ def latest_checkpoint(folder: Path, console: Console) -> tuple[int, dict[str, An
         except (RuntimeError, pickle.UnpicklingError) as error:
             raise JobError(f"{path}: torch {torch.__version__} cannot read it: {str(error).splitlines()[0]}") from error
         return _step(path), state
+    if found:
+        console.warn(f"{folder}: no checkpoint there is whole; starting from the beginning")
     return None
 
 
