@@ -27,6 +27,7 @@ from vtk_cli.engine.loop import Clock, FitResult, Plan, fit
 from vtk_cli.engine.optimisation import build_optimizer
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.update import gradients_stay_here
+from vtk_cli.engine.weights_together import weights_together
 from vtk_cli.errors import UserError
 
 SAMPLES, BATCH, WIDTH = 60, 8, 6
@@ -110,11 +111,27 @@ class Moody(nn.Module):
         return found
 
 
+class Compared(nn.Module):
+    """A network whose weights are compared with one another before it runs."""
+
+    needs_all_weights = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Network()
+
+    def forward(self, values: Tensor) -> Tensor:
+        largest = torch.stack([weight.detach().abs().max() for weight in self.parameters()])
+        found: Tensor = self.network(values) * largest.sort().values[len(largest) // 2]
+        return found
+
+
 NETWORKS: dict[str, Any] = {
     "blocks": Network,
     "normalised": lambda: Network(norm=True),
     "taught": Taught,
     "moody": Moody,
+    "compared": Compared,
 }
 OPTIMIZERS: dict[str, Any] = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1),
@@ -147,6 +164,16 @@ def asking(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Iterato
     asked(model, points)
 
 
+def limited(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Tensor:
+    """Weights are cut off at nine tenths of the largest before the forward pass, and count in the loss after it."""
+    with weights_together(model), torch.no_grad():
+        largest = max(float(one.abs().max()) for one in model.parameters())
+        for one in model.parameters():
+            one.clamp_(-0.9 * largest, 0.9 * largest)
+    loss = F.mse_loss(model(batch[1]), batch[2])
+    return loss + 0.01 * torch.stack([one.square().sum() for one in model.parameters()]).sum()
+
+
 def overflowing(model: nn.Module, batch: tuple[Tensor, ...], clock: Clock) -> Tensor:
     """In the fourth update a gradient overflows."""
     return F.mse_loss(model(batch[1], overflows=clock.step == 3), batch[2])
@@ -172,6 +199,7 @@ LOSSES: dict[str, Any] = {
     "asking": asking,
     "judging": judging,
     "overflowing": overflowing,
+    "limited": limited,
 }
 
 

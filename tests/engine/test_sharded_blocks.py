@@ -40,5 +40,15 @@ def test_blocks_that_share_a_weight_with_anything_are_none() -> None:
     assert blocks(model) == [layers[0]]
 
 
+def test_what_needs_all_its_weights_at_once_has_no_blocks() -> None:
+    network = nn.ModuleDict({name: timm.create_model("resnet18") for name in ("one", "other")})
+    network["one"].needs_all_weights = True
+    found = blocks(network)
+    assert len(found) == 8
+    assert all(any(block is one for one in network["other"].modules()) for block in found)
+    network.needs_all_weights = True
+    assert blocks(network) == []
+
+
 def test_a_network_with_nothing_that_repeats_has_no_blocks() -> None:
     assert blocks(nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU(), nn.Linear(3, 2)), nn.Linear(2, 2))) == []

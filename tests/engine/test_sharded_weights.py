@@ -27,6 +27,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "overflowing": {"loss": "overflowing", "plan": {"clip_norm": None}},
     "twice": {"sittings": 2, "optimizer": "sgd"},
     "moody": {"network": "moody", "optimizer": "sgd", "loss": "asking"},
+    "compared": {"network": "compared", "loss": "limited"},
 }
 BOTH = [(name, parallel) for name in TRAININGS for parallel in ("ddp", "fsdp") if (name, parallel) != ("moody", "ddp")]
 """torch refuses weights that take no part in a pass, where they are whole in every process."""
