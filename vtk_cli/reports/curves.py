@@ -24,6 +24,7 @@ from vtk_cli.reports.plots import (
     SOFT,
     Picture,
     axes_in_inches,
+    literal,
     save,
     style,
     write_titles,
@@ -110,7 +111,7 @@ def draw_curves(
         axes.tick_params(length=3)
         if len(curves) > 1 or target is not None:
             axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, handlelength=2.6)
-        write_titles(axes, title, f"{subtitle} · {y_label}" if subtitle else y_label)
+        write_titles(axes, literal(title), literal(f"{subtitle} · {y_label}" if subtitle else y_label))
         return save(figure, path)
 
 
@@ -156,7 +157,7 @@ def draw_points(
                 fontsize=8,
                 color=SOFT,
             )
-        axes.set_yticks(range(len(rows)), [row.name for row in rows])
+        axes.set_yticks(range(len(rows)), [literal(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.45, -0.55)
         axes.set_xlabel(x_label)
         axes.grid(visible=True, axis="x")
@@ -166,7 +167,7 @@ def draw_points(
         axes.margins(x=0.08)
         figure.canvas.draw()
         _write_means(axes, rows)
-        write_titles(axes, title, subtitle, above=0.25 if target is not None else 0.12)
+        write_titles(axes, literal(title), literal(subtitle), above=0.25 if target is not None else 0.12)
         return save(figure, path)
 
 
@@ -185,7 +186,7 @@ def _draw_curve(axes: Axes, curve: Curve, index: int) -> None:
         markersize=6,
         markeredgecolor="white",
         markeredgewidth=0.8,
-        label=curve.name,
+        label=literal(curve.name),
         zorder=3,
     )
     if seeds.shape[1] > 1:

@@ -19,7 +19,17 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import dendrogram
 
-from vtk_cli.reports.plots import INK, SOFT, Picture, axes_in_inches, group_styles, save, style, write_titles
+from vtk_cli.reports.plots import (
+    INK,
+    SOFT,
+    Picture,
+    axes_in_inches,
+    group_styles,
+    literal,
+    save,
+    style,
+    write_titles,
+)
 
 MOST_PRINTED = 12
 """Up to so many rows the values are printed in the cells."""
@@ -76,13 +86,13 @@ def draw_heatmap(
         figure, cells = _figure(names)
         if linkage is not None:
             order = _draw_tree(figure, cells, linkage)
-        shown, labels = matrix[np.ix_(order, order)], [names[i] for i in order]
+        shown, labels = matrix[np.ix_(order, order)], [literal(names[i]) for i in order]
         colours, scale = _colours(shown)
         _draw_cells(cells, shown, labels, colours, scale)
         _draw_colour_bar(cells, ScalarMappable(scale, colours), value_label, second_scale)
         if groups is not None:
             _draw_groups(figure, cells, groups, order)
-        write_titles(cells, title, subtitle, above=0.95, left=-_TREE if linkage is not None else 0.0)
+        write_titles(cells, literal(title), literal(subtitle), above=0.95, left=-_TREE if linkage is not None else 0.0)
         return save(figure, path)
 
 
@@ -201,7 +211,7 @@ def _draw_groups(figure: Figure, cells: Axes, groups: Sequence[str], order: Sequ
     axes.set_ylim(len(groups), 0)
     axes.axis("off")
     axes.legend(
-        handles=[Patch(color=colour, label=group) for group, (colour, _) in styles.items()],
+        handles=[Patch(color=colour, label=literal(group)) for group, (colour, _) in styles.items()],
         loc="upper right",
         bbox_to_anchor=(0.0, 0.0),
         fontsize=8,

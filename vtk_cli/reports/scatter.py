@@ -12,7 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from vtk_cli.reports.plots import FAINT, INK, SOFT, Picture, axes_in_inches, group_styles, save, style, write_titles
+from vtk_cli.reports.plots import (
+    FAINT,
+    INK,
+    SOFT,
+    Picture,
+    axes_in_inches,
+    group_styles,
+    literal,
+    save,
+    style,
+    write_titles,
+)
 
 Floats = NDArray[np.float64]
 
@@ -49,10 +60,10 @@ def draw_scatter(
             axes.scatter(
                 across, up, s=_MARKER**2, c=colour, marker=marker, edgecolors="white", linewidths=0.7, zorder=3
             )
-        _write_names(figure, axes, points, names)
+        _write_names(figure, axes, points, [*map(literal, names)])
         if groups is not None:
             _draw_legend(axes, styles)
-        write_titles(axes, title, subtitle)
+        write_titles(axes, literal(title), literal(subtitle))
         return save(figure, path)
 
 
@@ -80,7 +91,14 @@ def _figure(points: Floats) -> tuple[Figure, Axes]:
 def _draw_legend(axes: Axes, styles: Mapping[str, tuple[str, str]]) -> None:
     handles = [
         Line2D(
-            [], [], color=colour, marker=marker, linestyle="", markersize=_MARKER, markeredgecolor="white", label=name
+            [],
+            [],
+            color=colour,
+            marker=marker,
+            linestyle="",
+            markersize=_MARKER,
+            markeredgecolor="white",
+            label=literal(name),
         )
         for name, (colour, marker) in styles.items()
     ]
