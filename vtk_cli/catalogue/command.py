@@ -29,7 +29,7 @@ class ModelsOptions(SpeechOptions):
     )
     count: bool = option(
         False,
-        "Count parameters and multiply-adds: every network is built without memory for its weights.",
+        "Count parameters, and multiply-adds of one input of the usual size; weights take no memory.",
         panel="Networks",
         recorded=False,
     )
@@ -49,7 +49,7 @@ def run(options: ModelsOptions, console: Console) -> None:
         networks, reasons = _counted(networks, console)
     for taken_by in dict.fromkeys(network.taken_by for network in networks):
         _show([network for network in networks if network.taken_by == taken_by], console)
-    console.text(f"{len(networks)} networks")
+    console.text(f"{len(networks)} network{'s' * (len(networks) > 1)}")
     for name, why in reasons.items():
         console.detail(f"{name}: {why}")
     more = len(libraries) if options.pattern is None else 0

@@ -57,13 +57,18 @@ def matching(networks: Sequence[ListedNetwork], pattern: str) -> list[ListedNetw
     """
     wanted = pattern.strip().lower()
     wanted = wanted if any(sign in wanted for sign in "*?[") else f"*{wanted}*"
-    candidates = list(_with_tags(networks)) if "." in wanted else networks
+    candidates = _with_tags(networks) if "." in wanted else (one for one in networks if not _is_shadowed(one))
     found = [network for network in candidates if fnmatch.fnmatchcase(network.name.lower(), wanted)]
     if not found:
         words = pattern.strip("*? ").lower()
-        fix = nearest(words, [network.name for network in networks]) or "see all with `vtk models '*'`"
+        fix = nearest(words, dict.fromkeys(network.name for network in networks)) or "see all with `vtk models '*'`"
         raise UserError(f"no network matches {pattern!r}", fix=fix)
     return found
+
+
+def _is_shadowed(network: ListedNetwork) -> bool:
+    """Whether the name of a timm network is also an alias, which then is what the name means."""
+    return network.kind == "timm" and network.name in ALIASES
 
 
 def _with_tags(networks: Iterable[ListedNetwork]) -> Iterable[ListedNetwork]:
