@@ -1,26 +1,48 @@
-"""`vtk` in processes that can be stopped. Run as a script: cases as JSON on stdin, their exit codes on stdout.
-
-torch is imported once; every case is a fork of this process, made before torch has started a thread. A case is the
-command's arguments, and the update in which which signal comes. The script's argument is the subcommand's package.
-"""
+"""`vtk` in processes that can be stopped, each the leader of a group of its own."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import signal
-import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from tests.forked import exit_code, fork, in_a_fork
 from vtk_cli.app import main
 from vtk_cli.engine.update import Clock
 
 
-def stopped(objective: Any, case: dict[str, Any]) -> int:
+def run_stopped(package: str, cases: Sequence[dict[str, Any]], *, folder: Path, cache: Path) -> list[int]:
+    """Run commands in turn.
+
+    Args:
+        package: of the subcommand, as `vtk_cli.train`.
+        cases: the command's `arguments`, and the update `at` which it gets which `signal`.
+        folder: where.
+        cache: of the program.
+
+    Returns:
+        Their exit codes.
+    """
+    modules = [f"{package}.{module}" for module in ("objective", "job", "use")]
+    codes: list[int] = in_a_fork(
+        _run, package, list(cases), folder=folder, modules=modules, environment={"VTK_CACHE": cache}
+    )
+    return codes
+
+
+def _run(package: str, cases: list[dict[str, Any]]) -> list[int]:
+    objective = importlib.import_module(f"{package}.objective").Objective
+    return [exit_code(fork(lambda case=case: _stopped(objective, case))) for case in cases]
+
+
+def _stopped(objective: Any, case: dict[str, Any]) -> int:
     """Run the command; in the update `at` send this process `signal`."""
+    os.setsid()
     losses = objective.__call__
 
     def signalled(self: Any, model: nn.Module, batch: tuple[Any, ...], clock: Clock) -> Any:
@@ -30,23 +52,3 @@ def stopped(objective: Any, case: dict[str, Any]) -> int:
 
     objective.__call__ = signalled
     return main(case["arguments"])
-
-
-if __name__ == "__main__":
-    folder = sys.argv[1]
-    losses_of = importlib.import_module(f"{folder}.objective").Objective
-    for module in ("job", "use"):  # before the forks
-        importlib.import_module(f"{folder}.{module}")
-    codes = []
-    for one in json.load(sys.stdin):
-        child = os.fork()
-        if not child:
-            os.setsid()
-            os.dup2(2, 1)  # the codes alone go to stdout
-            code = 70
-            try:
-                code = stopped(losses_of, one)
-            finally:
-                os._exit(code)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    sys.stdout.write(json.dumps(codes))

@@ -1,26 +1,21 @@
-"""`vtk` as tasks of an array. Run as a script: the tasks as JSON on stdin, how each ended on stdout.
+"""`vtk` as tasks of an array, each a process.
 
-torch is imported once; every task is a fork of this process, made before torch has started a thread. A task is the
-command's arguments and, where it is to be killed, before which of its results it is to be: the work on it is done then,
-and lost. The other tasks of its array begin when it holds that piece, and it dies when one of them has made another.
-What each task keeps is a line of the array's log.
+A task is the command's arguments and, where it is to be killed, before which of its results it is to be: the work on it
+is done then, and lost. The other tasks of its array begin when it holds that piece, and it dies when one of them has
+made another. What each task keeps is a line of the array's log.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 600
+from tests.forked import PATIENCE_S, exit_code, fork, in_a_fork
 
 
 @dataclass(frozen=True)
@@ -67,21 +62,10 @@ def run_tasks(
         }
         for number, words in enumerate(arguments)
     ]
-    what = {"folder": str(folder), "import": list(modules), "tasks": tasks}
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.tasks"],
-        input=json.dumps(what),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        timeout=PATIENCE_S,
-        check=True,
-    )
+    codes = in_a_fork(_run, folder, tasks, modules=modules)
     said = [(folder / f"{number}.out").read_text(encoding="utf-8") for number in range(len(tasks))]
     kept = [log.read_text(encoding="utf-8").split() for log in sorted(folder.glob("*.kept"))]
-    return Ended(json.loads(done.stdout), said, kept)
+    return Ended(codes, said, kept)
 
 
 def _wait_until(true: Callable[[], bool]) -> None:
@@ -143,28 +127,12 @@ def _task(number: int, task: dict[str, Any], folder: Path) -> int:
     _keep_a_log(log, task["dies_at"])
     if task["waits"]:
         _wait_until(log.with_suffix(".dying").exists)
-    code = main(task["arguments"])
-    sys.stdout.flush()
-    return code
+    return main(task["arguments"])
 
 
-def _main() -> None:
-    what = json.load(sys.stdin)
-    for module in what["import"]:
-        importlib.import_module(module)
-    children = []
-    for number, task in enumerate(what["tasks"]):
-        child = os.fork()
-        if not child:
-            code = 70
-            try:
-                code = _task(number, task, Path(what["folder"]))
-            finally:
-                os._exit(code)
-        children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    sys.stdout.write(json.dumps(codes))
+def _run(folder: str, tasks: list[dict[str, Any]]) -> list[int]:
+    def start(number: int) -> int:
+        return fork(lambda: _task(number, tasks[number], Path(folder)))
 
-
-if __name__ == "__main__":
-    _main()
+    children = [*map(start, range(len(tasks)))]
+    return [*map(exit_code, children)]

@@ -1,7 +1,8 @@
-"""The gradient of a batch, by two processes with half of it each and by one. Run: `shared_batches.py FOLDER RANK`."""
+"""The gradient of a batch, by two processes with half of it each and by one. Run: `shared_batches.py FOLDER`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,7 +82,7 @@ CASES: dict[str, tuple[Gradients, tuple[int, ...]]] = {
 }
 
 if __name__ == "__main__":
-    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     found = {}
     for name, (gradients, counts) in CASES.items():

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.detect.shared_batches import CASES
+from tests.engine.two_processes import run_world
 from vtk_cli.detect.criterion import Criterion, Losses, LossWeights, NeckFreeCriterion, mask_codes, mean_counts
 from vtk_cli.detect.distillation import teacher_tokens, token_distance
 from vtk_cli.detect.matcher import Matches, objects_of
@@ -237,8 +236,7 @@ def test_the_neck_free_detector_has_no_teacher(detector: Make, padded: Make) -> 
 def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[Tensor]]]:
     """The gradients that `shared_batches.py` finds."""
     folder, script = tmp_path_factory.mktemp("shared"), Path(__file__).with_name("shared_batches.py")
-    ranks = [subprocess.Popen([sys.executable, str(script), str(folder), rank]) for rank in ("0", "1")]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    assert run_world(script, folder) == [0, 0]
     found: dict[str, dict[str, list[Tensor]]] = torch.load(folder / "gradients.pt", weights_only=True)
     return found
 

@@ -8,10 +8,8 @@ stochastic depth are off, for each process draws its own.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,9 @@ from torch import Tensor
 from tests.command_line import Said
 from tests.detect.shape_folders import write_coco
 from tests.shared_runs import run_together
+from tests.stopped_runs import run_stopped
 from vtk_cli.app import main
+from vtk_cli.engine import local_processes
 from vtk_cli.errors import ExitCode
 
 pytestmark = pytest.mark.slow  # trainings in processes of their own
@@ -38,7 +38,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "normalised over both": (*PLUS, "--backbone", "test_resnet", "--weights", "none", "--sync-bn"),
 }
 """In float64: that two processes compute what one does is told from how they round."""
-SINGLE = (*TRAIN, *PLUS, "--val", "others", "--lr", "1e-4", "--checkpoint-seconds", "0")
+FOUND = [*((name, "ddp") for name in CASES), ("boxes, masks, IoU and token labels", "fsdp")]
+SINGLE = (*TRAIN, *PLUS, "--val", "others", "--lr", "1e-4")
 """In float32, at the published learning rate, and measured."""
 
 
@@ -59,8 +60,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def together(root: Path, *commands: tuple[str, ...], processes: int, double: bool = False) -> list[list[Said]]:
-    preload = "tests.detect.doubled" if double else "vtk_cli.detect.job"
-    said = run_together(commands, folder=root, cache=root / "cache", preload=preload, processes=processes)
+    said = run_together(
+        commands,
+        folder=root,
+        cache=root / "cache",
+        preload="vtk_cli.detect.use",
+        patches="tests.detect.doubled" if double else None,
+        processes=processes,
+    )
     for command in said:
         assert [one.code for one in command] == [0] * processes, command
     return said
@@ -91,14 +98,12 @@ def runs(root: Path) -> Path:
     """The runs of one process and of two."""
     alone = [(*TRAIN, *case, "--out", f"{name}, one") for name, case in CASES.items()]
     together(root, *alone, processes=1, double=True)
-    for how in ("ddp", "fsdp"):
-        shared = [(*TRAIN, *case, "--parallel", how, "--out", f"{name}, {how}") for name, case in CASES.items()]
-        together(root, *shared, processes=2, double=True)
+    shared = [(*TRAIN, *CASES[name], "--parallel", how, "--out", f"{name}, {how}") for name, how in FOUND]
+    together(root, *shared, processes=2, double=True)
     return root
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "parallel"), FOUND)
 def test_two_processes_come_to_the_weights_of_one(runs: Path, name: str, parallel: str) -> None:
     assert_close(runs / f"{name}, one", runs / f"{name}, {parallel}", 1e-9)
     rows = [
@@ -118,27 +123,13 @@ def single(root: Path) -> Path:
     return root / "single"
 
 
-def test_in_single_precision_they_differ_by_rounding_alone(root: Path, single: Path) -> None:
-    together(root, (*SINGLE, "--out", "shared"), processes=2)
-    assert_close(single, root / "shared", 1e-6)
-    first, second = load_file(single / "model.safetensors"), load_file(root / "shared" / "model.safetensors")
-    assert any(not torch.equal(first[name], second[name]) for name in first)
-
-
-def test_a_run_of_one_process_is_gone_on_with_by_two(root: Path, single: Path) -> None:
-    command = [*SINGLE, "--out", "stopped"]
-    stopped = subprocess.run(
-        [sys.executable, str(Path(__file__).parents[1] / "stopped_runs.py"), "vtk_cli.detect"],
-        input=json.dumps([{"arguments": command, "at": 7, "signal": "SIGTERM"}]),
-        env={**os.environ, "VTK_CACHE": str(root / "cache"), "PYTHONPATH": str(Path(__file__).parents[2])},
-        cwd=root,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    assert json.loads(stopped.stdout) == [ExitCode.PREEMPTED]
+def test_a_run_of_one_process_is_gone_on_with_by_two_and_differs_by_rounding_alone(root: Path, single: Path) -> None:
+    begun = {"arguments": [*SINGLE, "--out", "stopped"], "at": 7, "signal": "SIGTERM"}
+    assert run_stopped("vtk_cli.detect", [begun], folder=root, cache=root / "cache") == [ExitCode.PREEMPTED]
     together(root, ("detect", "train", "--resume", "stopped", "--parallel", "fsdp", "--quiet"), processes=2)
     assert_close(single, root / "stopped", 1e-6)
+    first, second = load_file(single / "model.safetensors"), load_file(root / "stopped" / "model.safetensors")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
 def test_seven_images_are_measured_by_two_as_by_one_to_the_last_bit(root: Path, single: Path) -> None:
@@ -160,17 +151,23 @@ def test_a_broken_image_ends_both_processes(root: Path, single: Path) -> None:
     image = root / "broken" / "val2017" / "6.png"
     image.write_bytes(image.read_bytes()[:200])
     measure = ("detect", "eval", str(single), "broken", "--batch-size", "1", "--device", "cpu", "--workers", "0")
-    said = run_together([measure], folder=root, cache=root / "cache", preload="vtk_cli.detect.use")[0]
+    (said,) = run_together([measure], folder=root, cache=root / "cache", preload="vtk_cli.detect.use")
     assert [one.code for one in said] == [ExitCode.USAGE] * 2, said
     assert "6.png" in "".join(one.err for one in said)
 
 
-def test_eval_starts_its_own_processes(root: Path, single: Path) -> None:
-    words = ["detect", "eval", str(single), str(root / "others"), "--batch-size", "2", "--device", "cpu", "--json"]
-    environment = {**os.environ, "VTK_CACHE": str(root / "cache")}
-    commands = [[sys.executable, "-m", "vtk_cli", *words, *more] for more in ((), ("--nproc", "2"))]
-    said = [subprocess.run(command, env=environment, capture_output=True, check=True) for command in commands]
-    assert json.loads(said[0].stdout) == json.loads(said[1].stdout)
+def test_eval_starts_its_own_processes(root: Path, single: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def start(arguments: Sequence[str], count: int, *, show_agent: bool) -> ExitCode:
+        started.append((list(arguments), count, show_agent))
+        return ExitCode.DONE
+
+    monkeypatch.setattr(local_processes, "run_processes", start)
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")  # which is put back afterwards
+    words = ["detect", "eval", str(single), str(root / "others"), "--device", "cpu", "--nproc", "2"]
+    assert main(words) == 0
+    assert started == [(words, 2, False)]
 
 
 def test_the_plan_names_processes_and_what_each_has(

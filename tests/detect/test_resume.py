@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.detect.shape_folders import write_coco
+from tests.stopped_runs import run_stopped
 
 pytestmark = pytest.mark.slow  # trainings in processes of their own
 
@@ -35,10 +33,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_coco(tmp_path_factory.mktemp("shapes"), {"train": 8, "val": 4})
 
 
-def environment(root: Path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "VTK_CACHE": str(root / "cache"), "GLOO_SOCKET_IFNAME": "lo"}
-
-
 @pytest.fixture(scope="module")
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[int]]]:
     """The run that was left alone, those that were stopped and went on, and every exit code."""
@@ -51,15 +45,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
         again = ["detect", "train", "--resume", out] if stop["workers"] else [*train, "--workers", "1", "--out", out]
         start = [*train, "--workers", str(stop["workers"]), "--out", out]
         cases += [{"arguments": start, **stop}, {"arguments": again}]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parents[1] / "stopped_runs.py"), "vtk_cli.detect"],
-        input=json.dumps(cases),
-        env=environment(root),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    codes: list[int] = json.loads(done.stdout)
+    codes = run_stopped("vtk_cli.detect", cases, folder=root, cache=root / "cache")
     assert codes[0] == 0
     return root, {name: codes[at : at + 2] for name, at in zip(STOPS, range(1, len(codes), 2), strict=True)}
 

@@ -1,4 +1,4 @@
-"""Two processes, of which one has more to do than torch waits for. Run as a script by torchrun."""
+"""Two processes, of which one has more to do than torch waits for. Run as a script by both."""
 
 from __future__ import annotations
 

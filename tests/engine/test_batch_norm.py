@@ -18,7 +18,7 @@ from vtk_cli.engine.batch_norm import synchronise_batch_norm
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("world")
-    assert run_world(Path(worlds.__file__), str(folder)) == [0, 0]
+    assert run_world(Path(worlds.__file__), folder) == [0, 0]
     return [torch.load(folder / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
 
 

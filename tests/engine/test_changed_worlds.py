@@ -42,7 +42,7 @@ def sittings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         "parts first": {**CASE, "parallel": "fsdp", "stop_at": FIRST, "folder": "both"},
         **FAILURES,
     }
-    assert run_world(Path(trainings.__file__), str(folder), json.dumps(cases)) == [0, 0]
+    assert run_world(Path(trainings.__file__), folder, json.dumps(cases)) == [0, 0]
     ranks = [torch.load(folder / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
     both = {name: joined(*(seen[name] for seen in ranks)) for name in cases if name not in FAILURES}
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +14,14 @@ from typing import Any
 import pytest
 import torch
 
+from tests.engine.two_processes import run_world
+from tests.forked import clean_environment, free_port
 from vtk_cli.engine.distributed import join_world
 from vtk_cli.engine.launchers import first_host
 from vtk_cli.errors import UserError
 
 SCRIPT = Path(__file__).with_name("world_runs.py")
 LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def environment(**changes: str) -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if key not in LAUNCHERS and not key.startswith("SLURM")}
-    return clean | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | changes
 
 
 def seen_by_both(folder: Path) -> list[dict[str, Any]]:
@@ -38,7 +34,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
     folder = tmp_path_factory.mktemp("torchrun")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     rendezvous = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    subprocess.run([*launch, *rendezvous, str(SCRIPT), str(folder), "train"], env=environment(), check=True)
+    subprocess.run([*launch, *rendezvous, str(SCRIPT), str(folder), "train"], env=clean_environment(), check=True)
     return folder, seen_by_both(folder)
 
 
@@ -50,13 +46,6 @@ def script() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow
@@ -149,29 +138,23 @@ def test_an_error_that_one_process_knows_of_is_raised_in_both(together: tuple[Pa
 
 @pytest.mark.slow
 def test_a_process_waits_for_the_first_longer_than_torch_would(tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    rendezvous = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    script = Path(__file__).with_name("late_worlds.py")
-    subprocess.run([*launch, *rendezvous, str(script), str(tmp_path)], env=environment(), check=True)
+    assert run_world(Path(__file__).with_name("late_worlds.py"), tmp_path) == [0, 0]
     assert [(tmp_path / f"late-{rank}").read_text() for rank in range(2)] == ["done", "done"]
 
 
 @pytest.mark.slow
 def test_processes_of_a_slurm_step_find_each_other(tmp_path: Path) -> None:
     """What srun sets; here the step's first host is this machine."""
-    processes = []
-    for rank in range(2):
-        step = {
-            "SLURM_PROCID": str(rank),
-            "SLURM_LOCALID": str(rank),
-            "SLURM_NTASKS": "2",
-            "SLURM_STEP_NUM_TASKS": "2",
-            "SLURM_STEP_NODELIST": "localhost",
-            "SLURM_JOB_ID": str(os.getpid()),
-            "SLURM_STEP_ID": "0",
-        }
-        processes.append(subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path)], env=environment(**step)))
-    assert [process.wait() for process in processes] == [0, 0]
+    step = {
+        "SLURM_PROCID": "01",
+        "SLURM_LOCALID": "01",
+        "SLURM_NTASKS": "22",
+        "SLURM_STEP_NUM_TASKS": "22",
+        "SLURM_STEP_NODELIST": ["localhost"] * 2,
+        "SLURM_JOB_ID": [os.getpid()] * 2,
+        "SLURM_STEP_ID": "00",
+    }
+    assert run_world(SCRIPT, tmp_path, **step) == [0, 0]
     for rank, seen in enumerate(seen_by_both(tmp_path)):
         assert seen["world"] == [rank, 2, rank, rank == 0, "cpu"]
         assert seen["gather"] == ["rank 0", "rank 1"]

@@ -22,7 +22,13 @@ WAYS = {
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Said]]:
     """By the way of failing: what both processes said."""
     folder = tmp_path_factory.mktemp("voices")
-    found = run_together(list(WAYS.values()), folder=folder, cache=folder, preload="tests.engine.voice_runs")
+    found = run_together(
+        [*WAYS.values()],
+        folder=folder,
+        cache=folder,
+        preload="vtk_cli.engine.distributed",
+        patches="tests.engine.voice_runs",
+    )
     return dict(zip(WAYS, found, strict=True))
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.engine.training_runs import exit_codes
+from tests.forked import in_a_fork
+
 pytestmark = pytest.mark.slow  # some twenty trainings in processes of their own
 
-SCRIPT = Path(__file__).with_name("training_runs.py")
 KILLED, PREEMPTED, INTERRUPTED = -9, 75, 130
 
 STOPS: dict[str, tuple[dict[str, Any], int]] = {
@@ -33,15 +32,7 @@ STOPS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def run_cases(cases: list[dict[str, Any]]) -> list[int]:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT)],
-        input=json.dumps(cases),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    codes: list[int] = json.loads(done.stdout)
+    codes: list[int] = in_a_fork(exit_codes, cases, modules=["vtk_cli.engine.loop"])
     return codes
 
 

@@ -41,7 +41,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
     cases["refused"] = {"optimizer": "adamp", "parallel": "fsdp"}
     for parallel in ("ddp", "fsdp"):
         cases[f"own-{parallel}"] = {"network": "normalised", "sync": False, "loss": "judging", "parallel": parallel}
-    assert run_world(Path(trainings.__file__), str(folder), json.dumps(cases)) == [0, 0]
+    assert run_world(Path(trainings.__file__), folder, json.dumps(cases)) == [0, 0]
     return folder, [torch.load(folder / f"seen-{rank}.pt", weights_only=True) for rank in range(2)]
 
 

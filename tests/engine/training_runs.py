@@ -1,16 +1,11 @@
-"""Trainings in processes that can be killed. Run as a script: cases as JSON on stdin, their exit codes on stdout.
-
-torch is imported once; every case is a fork of this process, made before torch has started a thread.
-"""
+"""Trainings in processes that can be killed."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from tests.forked import exit_code, fork
 from vtk_cli.console import Console
 from vtk_cli.engine import checkpoint
 from vtk_cli.engine.batches import LoaderBatches
@@ -134,22 +130,10 @@ def run(case: dict[str, Any]) -> int:
     return 0
 
 
-def main() -> None:
+def exit_codes(cases: list[dict[str, Any]]) -> list[int]:
     """Run the cases in turn, each in its own process."""
     codes = []
-    for case in json.load(sys.stdin):
+    for case in cases:
         Path(case["out"]).mkdir(parents=True, exist_ok=True)
-        child = os.fork()
-        if child == 0:
-            code = 99
-            try:
-                code = run(case)
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    json.dump(codes, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
+        codes.append(exit_code(fork(lambda case=case: run(case))))
+    return codes

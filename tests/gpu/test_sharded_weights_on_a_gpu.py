@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 
 from tests.engine import parallel_trainings as trainings
-from tests.engine.two_processes import free_port, run_world
+from tests.engine.two_processes import run_world
+from tests.forked import free_port
 from vtk_cli.console import Console
 from vtk_cli.engine import update
 from vtk_cli.engine.distributed import World
@@ -71,7 +72,7 @@ def test_the_only_part_trains_as_the_whole(
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_gpus_train_what_one_process_trains_on_the_cpu(parallel: str, tmp_path: Path) -> None:
     cases = {name: {"parallel": parallel, "network": name, "device": "cuda"} for name in ("blocks", "normalised")}
-    assert run_world(Path(trainings.__file__), str(tmp_path), json.dumps(cases)) == [0, 0]
+    assert run_world(Path(trainings.__file__), tmp_path, json.dumps(cases)) == [0, 0]
     seen = torch.load(tmp_path / "seen-0.pt", weights_only=True, map_location="cpu")
     for name, case in cases.items():
         expected = trainings.train(case, None, None)[1]

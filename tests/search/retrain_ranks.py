@@ -1,4 +1,4 @@
-"""A re-training shared by two processes. Run as a script by torchrun: `retrain_ranks.py FOLDER`."""
+"""A re-training shared by two processes. Run as a script by both: `retrain_ranks.py FOLDER`."""
 
 from __future__ import annotations
 

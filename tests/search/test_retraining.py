@@ -2,10 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from tests.engine.two_processes import run_world
 from tests.models.spaces.small_spaces import WITHOUT_POOLS
 from vtk_cli.console import Console
 from vtk_cli.engine.distributed import World
@@ -311,18 +308,7 @@ def test_the_same_seed_starts_from_the_same_weights_and_another_from_others():
 
 @pytest.mark.slow
 def test_two_processes_share_a_training_and_end_with_the_same_weights(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    launchers = {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {key: value for key, value in os.environ.items() if key not in launchers}
-    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
-    script = str(Path(__file__).with_name("retrain_ranks.py"))
-    done = subprocess.run(
-        [*launch, script, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert run_world(Path(__file__).with_name("retrain_ranks.py"), tmp_path) == [0, 0]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["images"] == second["images"] == 360
     assert first["sums"] == second["sums"]

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.engine.two_processes import run_world
 from tests.models.spaces.small_spaces import randomise, small_shape
 from tests.search.two_process_training import PATHS, SPACE, trained
-
-ROOT = Path(__file__).parents[2]
-LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each of two processes has in the end."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    clean = {name: value for name, value in os.environ.items() if name not in LAUNCHERS and "SLURM" not in name}
-    clean |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    script = [str(Path(__file__).with_name("two_process_training.py")), str(folder)]
-    subprocess.run([*launch, "--master-port", str(port), *script], env=clean, check=True, timeout=120)
+    assert run_world(Path(__file__).with_name("two_process_training.py"), folder) == [0, 0]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -1,7 +1,8 @@
-"""The gradient of a step, shared by two processes and made by one alone. Run as a script: `ranks.py FOLDER RANK`."""
+"""The gradient of a step, shared by two processes and made by one alone. Run as a script by both: `ranks.py FOLDER`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def gradients(rank: int, processes: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     shared = gradients(rank, 2)
     dist.destroy_process_group()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.shared_runs import run_together
 from tests.train.conftest import Vtk
 from vtk_cli.console import Console
 from vtk_cli.engine.distributed import World
@@ -281,28 +279,15 @@ def test_a_compiled_network_learns_what_the_plain_one_learns(vtk: Vtk, tmp_path:
 
 
 @pytest.mark.slow
-def test_two_processes_finish_write_once_and_measure_what_one_measures(vtk: Vtk, tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vtk_cli"]
+def test_two_processes_finish_write_once_and_measure_what_one_measures(
+    vtk: Vtk, train_cache: Path, tmp_path: Path
+) -> None:
     flags = [*DIGITS, "--device", "cpu", "--out", "run", "--ema-decay", "0.5", "--json"]
     flags += ["--model", "test_resnet", "--img-size", "32"]  # with running statistics, which no gradient makes equal
-    plan = subprocess.run(
-        [*launch, "train", *flags, "--dry-run"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(plan.stdout)["epochs"] == 2
-    done = subprocess.run(  # noqa: PLW1510 - the code is looked at below
-        [*launch, "train", *flags],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    commands = [["train", *flags, "--dry-run"], ["train", *flags]]
+    (plan, _), (done, _) = run_together(commands, folder=tmp_path, cache=train_cache, preload="vtk_cli.train.job")
+    assert plan.object["epochs"] == 2
+    found = done.object
     assert (found["processes"], found["updates"]) == (2, 4)
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"run"}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+
+from tests.stopped_runs import run_stopped
 
 pytestmark = pytest.mark.slow  # some trainings in processes of their own
 
@@ -58,16 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list
         # The run goes on by its name, or by the same command: there with another number of workers.
         again = ["train", "--resume", out] if stop["workers"] else ["train", *RUN, "--workers", "1", "--out", out]
         cases += [{"arguments": start, **stop}, {"arguments": again}]
-    script = Path(__file__).parents[1] / "stopped_runs.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "vtk_cli.train"],
-        input=json.dumps(cases),
-        env={**os.environ, "OMP_NUM_THREADS": "1", "VTK_CACHE": str(root / "cache")},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    codes: list[int] = json.loads(done.stdout)
+    codes = run_stopped("vtk_cli.train", cases, folder=root, cache=root / "cache")
     return root, {"alone": codes[:1]} | {
         name: codes[at : at + 2] for name, at in zip(STOPS, range(1, len(codes), 2), strict=True)
     }

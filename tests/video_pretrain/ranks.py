@@ -1,7 +1,8 @@
-"""The gradient of a step, shared by two processes and made by one alone. Run as a script: `ranks.py FOLDER RANK`."""
+"""The gradient of a step, shared by two processes and made by one alone. Run as a script by both: `ranks.py FOLDER`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def state(name: str, rank: int, processes: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     shared = {name: state(name, rank, 2) for name in METHODS}
     dist.destroy_process_group()

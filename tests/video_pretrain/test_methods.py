@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.engine.two_processes import run_world
 from tests.video_pretrain.tiny_methods import DIM, PROTOTYPES, QUEUE, byol, moco, simclr, swav, views
 from vtk_cli.engine.update import Clock
 from vtk_cli.video_pretrain.freqaug import FreqAug
@@ -260,8 +259,7 @@ def test_prototypes_have_unit_length_and_no_gradient_at_first():
 @pytest.mark.slow
 def test_two_processes_make_the_gradient_of_one_with_their_batches_together(tmp_path):
     script = Path(__file__).with_name("ranks.py")
-    ranks = [subprocess.Popen([sys.executable, str(script), str(tmp_path), rank]) for rank in ("0", "1")]
-    assert [rank.wait(timeout=200) for rank in ranks] == [0, 0]
+    assert run_world(script, tmp_path) == [0, 0]
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for name, one in found["one"].items():
         two = found["two"][name]

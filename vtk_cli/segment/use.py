@@ -70,8 +70,9 @@ def make_stage(stage: StageName, options: StageOptions, console: Console) -> Exi
         if options.redo:
             world.on_main(lambda: forget(here, stage, later))
         make(job, stage)
-        face.text(f"{here.title(stage)}: {job.of(stage)}")
-        face.emit({"stage": stage, "folder": str(job.of(stage))})
+        if world.is_main:
+            console.text(f"{here.title(stage)}: {job.of(stage)}")
+            console.emit({"stage": stage, "folder": str(job.of(stage))})
     return ExitCode.DONE
 
 
