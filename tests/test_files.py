@@ -77,6 +77,20 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_content(tmp_path: Path) ->
     assert path.read_text() == "old"
 
 
+def test_what_a_killed_writer_left_is_removed_by_the_next_process_that_writes_there(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with files.atomic_path(tmp_path / "a.json"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(files.TEMPORARY_PREFIX)
+    at_work = left.with_name(left.name.replace(f"~{child}~", f"~{os.getppid()}~"))
+    at_work.touch()
+    files.write_text(tmp_path / "b.txt", "x")
+    assert {*tmp_path.iterdir()} == {at_work, tmp_path / "b.txt"}
+
+
 def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     contents = {letter * 200_000 for letter in "ab"}

@@ -13,8 +13,9 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def temporary_path(folder: Path, suffix: str = "") -> Iterator[Path]:
     """
     make_folder(folder)
     with disk_errors(folder):
+        _sweep(folder)
         temporary = folder / f"{TEMPORARY_PREFIX}{_owner()}{uuid.uuid4().hex}{suffix}"
         temporary.touch(exist_ok=False)
     try:
@@ -135,7 +137,20 @@ def remove_leftovers(folder: Path) -> None:
 
     For folders that several processes write to; whoever owns a folder alone may remove every `.tmp-...` in it.
     """
-    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+    _remove_dead(folder.rglob(f"{TEMPORARY_PREFIX}*"))
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove leftovers from the very folder that is about to be written to, once a process.
+
+    What was not finished is wanted again, in the same place: so it goes wherever it was, also in the cache.
+    """
+    _remove_dead(folder.glob(f"{TEMPORARY_PREFIX}*"))
+
+
+def _remove_dead(leftovers: Iterable[Path]) -> None:
+    for leftover in leftovers:
         host, _, rest = leftover.name.removeprefix(TEMPORARY_PREFIX).rpartition("~")[0].rpartition("~")
         if host == socket.gethostname() and rest.isdecimal() and not is_alive(int(rest)):
             leftover.unlink(missing_ok=True)

@@ -192,6 +192,8 @@ def _forked(wish: Mapping[str, Any]) -> int:
         from vtk_cli.app import main
 
         code = main(wish["start"])
+    except SystemExit as end:  # rich's answer to a reader that has gone
+        code = int(end.code or 0)
     except BaseException:  # noqa: BLE001  (told, and then this process ends)
         traceback.print_exc()
     finally:
