@@ -24,7 +24,7 @@ from tests.command_line import Said
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60
 """A command that has not ended by then is ended."""
-SECONDS, MIB = 10, 1024
+SECONDS, MIB = 20, 1024
 """What a hostile input may cost: so many seconds, on a busy machine also, and so much memory above the start."""
 _CAP = 8 * 2**30
 """Of the memory that a fork may reserve: what goes wrong here does not take the machine with it."""

@@ -59,9 +59,7 @@ def _pairs(kinds: Iterable[str], everywhere: Sequence[str]) -> list[tuple[str, s
     return [*turns, *((kind, command) for kind in everywhere for command in COMMANDS)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "command"), _pairs(PICKLES, ("a pickle that calls the shell", "one number spread over 10^12"))
-)
+@pytest.mark.parametrize(("kind", "command"), _pairs(PICKLES, ("a pickle that calls the shell",)))
 def test_a_hostile_pickle_is_refused(attempt: Attempts, kind: str, command: str) -> None:
     file = attempt.folder / f"{[*PICKLES].index(kind)}.pt"
     if not file.exists():
@@ -102,10 +100,9 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize(("kind", "command"), _pairs(SPECIAL, ("a pipe",)))
-def test_what_is_no_file_is_not_waited_for(attempt: Attempts, kind: str, command: str, suffix: str) -> None:
-    place = attempt.folder / f"special-{[*SPECIAL].index(kind)}{suffix}"
+def test_what_is_no_file_is_not_waited_for(attempt: Attempts, kind: str, command: str) -> None:
+    place = attempt.folder / f"special-{[*SPECIAL].index(kind)}.safetensors"
     if not os.path.lexists(place):
         SPECIAL[kind](place)
     attempt(*_words(command, place)).refusal  # noqa: B018  (asserts)

@@ -81,7 +81,7 @@ def no_larger_than(path: Path) -> Iterator[None]:
             what = f"describes a network of more than {most / 2**20:.0f} MiB, for which it has no weights"
             raise UserError(what, str(path), "fetch or write it anew")
 
-    hooks = register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)  # type: ignore[no-untyped-call]
+    hooks = register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)
     try:
         yield
     finally:
