@@ -288,7 +288,7 @@ def test_a_large_pickle_is_read_once_and_then_from_the_cache(tmp_path, monkeypat
     monkeypatch.setattr(opening, "_LARGE", 1)
     path = _torch_new(tmp_path)
     first = open_benchmark(path)
-    kept = list((tmp_path / "cache" / "search" / "benchmarks").iterdir())
+    kept = list((tmp_path / "cache" / "search" / "benchmarks").glob("*.csv"))
     assert len(kept) == 1
     with monkeypatch.context() as patched:
         patched.setattr(opening, "read_pickle", lambda path: pytest.fail("read again"))
@@ -297,7 +297,20 @@ def test_a_large_pickle_is_read_once_and_then_from_the_cache(tmp_path, monkeypat
     assert second.name == str(path)
     path.write_bytes(_torch_old(tmp_path).read_bytes())
     assert list(open_benchmark(path).all_rows()) == list(first.all_rows())
-    assert len(list((tmp_path / "cache" / "search" / "benchmarks").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "search" / "benchmarks").glob("*.csv"))) == 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "sha256"])
+def test_a_table_in_the_cache_that_was_cut_short_at_the_end_of_a_line_is_made_anew(
+    suffix, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("VTK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(opening, "_LARGE", 1)
+    path = _torch_new(tmp_path)
+    rows = list(open_benchmark(path).all_rows())
+    (kept,) = (tmp_path / "cache" / "search" / "benchmarks").glob(f"*.{suffix}")
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:-1]))
+    assert list(open_benchmark(path).all_rows()) == rows
 
 
 def test_what_is_asked_for_wrongly_is_answered_with_what_there_is(tmp_path) -> None:

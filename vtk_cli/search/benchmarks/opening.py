@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vtk_cli.errors import UserError
-from vtk_cli.files import cache_folder, content_key
+from vtk_cli.files import cache_folder, content_key, sha256_file, write_text
 from vtk_cli.search.benchmarks.benchmark import Benchmark, Table
 from vtk_cli.search.benchmarks.inert_pickle import read_pickle
 from vtk_cli.search.benchmarks.naslib import naslib_rows
@@ -46,9 +46,19 @@ def open_benchmark(path: Path) -> Benchmark:
     if path.stat().st_size < _LARGE:
         return _read(path)
     kept = cache_folder() / "search" / "benchmarks" / f"{_key(path)}.csv"
-    if not kept.is_file():
+    checksum = kept.with_suffix(".sha256")
+    if not _is_whole(kept, checksum):
         write_table(kept, _read(path).all_rows())
+        write_text(checksum, sha256_file(kept))
     return read_table(kept, str(path))
+
+
+def _is_whole(kept: Path, checksum: Path) -> bool:
+    """Whether what was kept is all there: a table that was cut short at the end of a line is a table, too."""
+    try:
+        return checksum.read_text(encoding="utf-8") == sha256_file(kept)
+    except (OSError, ValueError):
+        return False
 
 
 def _read(path: Path) -> Table:
