@@ -8,6 +8,7 @@ file name with brackets prints as it is.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,8 +103,12 @@ class Console:
     def emit(self, summary: Mapping[str, Any]) -> None:
         """With `--json`, print the one JSON object of the command on stdout; otherwise nothing."""
         if self.json_output:
-            self._out.file.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-            self._out.file.flush()
+            text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+            try:
+                self._out.file.write(text)
+                self._out.file.flush()
+            except BrokenPipeError:
+                self._out.on_broken_pipe()
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Progress]:
@@ -183,8 +188,17 @@ def _visible(text: str) -> str:
     return text.translate(_SPELLED_OUT).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+class _Heard(RichConsole):
+    """A console whose reader may go: the work goes on, and what is still said goes nowhere."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+
 def _literal_console(*, stderr: bool) -> RichConsole:
-    return RichConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
+    return _Heard(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def _is_number(text: str) -> bool:

@@ -23,9 +23,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "doctor": ("doctor",),
     "runs list": ("runs", "list", "."),
     "runs show": ("runs", "show", "TRAINED"),
-    "runs compare": ("runs", "compare", "TRAINED", "TRAINED"),
     "search spaces": ("search", "spaces"),
-    "search show": ("search", "show", "2 0 3"),
+    "search show": ("search", "show", "2 0 3", "--space", "digits-mini"),
     "video-pretrain models": ("video-pretrain", "models"),
     "similarity --dry-run": ("similarity", "resnet18", "resnet34", "--dry-run", *CPU),
     "train --dry-run": ("train", "--dry-run", *CPU),
@@ -75,13 +74,17 @@ def test_a_reader_that_has_read_enough_and_a_closed_output_are_no_traceback(
 ) -> None:
     words = [str(trained) if word == "TRAINED" else word for word in TABLES[name]]
     unread = read_in_part(*words).end()
-    assert (unread.code, [line for line in unread.err.splitlines() if "rror" in line]) == (1, [])
+    assert (unread.code, [line for line in unread.err.splitlines() if "rror" in line]) == (int(name == "--help"), [])
     closed = forks.run(*words, stdout=-1, folder=tmp_path)
     assert (closed.code, closed.out) == (0, "")
     assert "Traceback" not in closed.err
     assert "error" not in closed.err
-    held("faults", "stdout is a pipe that nobody reads any more: `vtk ... | head`", "exit 1, no traceback, no message")
-    held("faults", "stdout is closed: `vtk ... >&-`", "exit 0, no traceback, no message")
+    held(
+        "faults",
+        "stdout is a pipe that nobody reads any more: `vtk ... | head`",
+        "exit 0 (help: 1), no message",
+    )
+    held("faults", "stdout is closed: `vtk ... >&-`", "exit 0, no message")
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -92,8 +95,8 @@ def test_a_training_whose_reader_has_gone_is_done(
     words = [str(data) if word == "." else word for word in TRAININGS[name].command(out, data)]
     words = [str(data / word) if word in {"source", "target"} else word for word in words]
     said = read_in_part(*words).end()
-    assert said.code == 1, said.err
+    assert said.code == 0, said.err
     assert "error" not in said.err
     assert json.loads((out / "run.json").read_text())["status"] == "done"
     assert (out / "summary.json").exists()
-    held("faults", "a training's stdout is read by nobody any more", "exit 1, no traceback; the run is done and whole")
+    held("faults", "a training's stdout is read by nobody any more", "exit 0, no traceback; the run is done and whole")

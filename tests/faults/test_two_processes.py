@@ -82,7 +82,7 @@ def test_a_worker_that_is_killed_ends_the_training_in_one_line_and_it_goes_on(
     alone, out = tmp_path / "alone", tmp_path / "run"
     assert forks.run(*TRAININGS[name].command(alone, data), folder=data).code == 0
     words = [*TRAININGS[name].command(out, data), "--workers", "2"]
-    fork = forks.start(*words, folder=data, hooks=[("save_often",), ("kill_a_worker", 4)])
+    fork = forks.start(*words, folder=data, hooks=[("save_often",), ("kill_a_worker", 3)])
     said = fork.end()
     assert "a process that reads data has ended: (pid" in said.failure
     assert said.failure.endswith("run the same command to go on")
