@@ -36,12 +36,12 @@ class SourceOutcome:
 
     Args:
         steps: updates made.
-        loss: the mean of the last epoch.
+        loss: the mean of the last epoch; None where all its updates were left out.
         holdout_accuracy: of the kept weights, in percent; None without a hold-out.
     """
 
     steps: int
-    loss: float
+    loss: float | None
     holdout_accuracy: float | None
 
 
@@ -116,7 +116,7 @@ def train_source(
     if best is not None and place is not None and (kept := best.kept()) is not None:
         network.load_state_dict(read_state_dict(place / _BEST))
         value = kept["accuracy"]
-    return SourceOutcome(result.steps, cast("float", result.metrics["loss"]), None if value is None else float(value))
+    return SourceOutcome(result.steps, result.metrics["loss"], None if value is None else float(value))
 
 
 def begin_target(

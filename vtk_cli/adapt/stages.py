@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,13 +70,13 @@ class StageOutcome:
 
     Args:
         steps: updates made.
-        loss: their mean loss.
+        loss: their mean loss; None where all were left out.
         pseudo_labels: (N,) int64, the last ones of the unlabelled images in the order of their rows; None elsewhere.
         agreement: the share of them that is as it was when they were made before; None without such a time.
     """
 
     steps: int
-    loss: float
+    loss: float | None
     pseudo_labels: Tensor | None = None
     agreement: float | None = None
 
@@ -362,5 +362,5 @@ def _fit(
         )
 
 
-def _loss(result: FitResult) -> float:
-    return cast("float", result.metrics["loss"])
+def _loss(result: FitResult) -> float | None:
+    return result.metrics["loss"]
