@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
+from tests.shared_runs import run_together
 from vtk_cli.app import main
+from vtk_cli.engine import local_processes
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CHAPTER = README[README.index("## From a laptop to a cluster") : README.index("## What a run leaves")]
@@ -45,18 +45,26 @@ def test_a_job_file_has_the_lines_that_the_readme_shows_in_their_order(command, 
 @pytest.mark.parametrize("line", WAYS.splitlines()[:3])
 def test_each_way_trains_the_digits_by_the_processes_it_says(line, tmp_path, monkeypatch):
     """As it stands in the README, but for the images: two processes in place of eight, on a CPU."""
-    monkeypatch.chdir(tmp_path)
     program, *arguments = (word for word in words_of(line) if word != "imagenet/")
-    count = 2 if "8" in arguments else 1
     arguments = ["2" if word == "8" else word for word in arguments]
-    start = {"vtk": ["-m", "vtk_cli"], "torchrun": ["-m", "torch.distributed.run", "--standalone"]}[program]
-    done = subprocess.run(
-        [sys.executable, *start, *arguments, *SMALL], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    count = 2 if "2" in arguments else 1
+    if program == "torchrun":
+        told = get_args_parser().parse_args(arguments)
+        assert (told.nproc_per_node, told.module, told.training_script) == ("2", True, "vtk_cli")
+        arguments = told.training_script_args
+    elif count == 2:
+        started = []
+        monkeypatch.setattr(
+            local_processes, "run_processes", lambda words, count, **_: started.append(([*words], count))
+        )
+        monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")  # which is put back afterwards
+        main([*arguments, *SMALL])
+        assert started == [([*arguments, *SMALL], 2)]
+    how = {"folder": tmp_path, "cache": tmp_path / "cache", "preload": "vtk_cli.train.job", "processes": count}
+    ((first, *_),) = run_together([[*arguments, *SMALL]], **how)
+    summary = first.object
     assert (summary["processes"], summary["updates"], summary["folder"]) == (count, 5, "run")
-    assert Path("run", "model.safetensors").exists()
+    assert Path(tmp_path, "run", "model.safetensors").exists()
 
 
 def test_what_is_submitted_is_a_job_of_as_many_processes(tmp_path, monkeypatch, capsys):

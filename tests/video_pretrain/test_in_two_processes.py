@@ -27,7 +27,6 @@ TRANSFORMER = ("--model", "timesformer_tiny", "--no-head-bn", "--lr", "0.1")
 TIME = ("--recipe", "digits-supervised", "--objective", "supervised", *SMALL, "--lr", "0.05")
 CASES: dict[str, tuple[str, ...]] = {
     "simclr with tokens": (*DIGITS, *TRANSFORMER, "--time", "order,flow", "--accumulate", "2"),
-    "moco": (*DIGITS, *TRANSFORMER, "--method", "moco", "--queue", "64"),
     "time": (*TIME, "--time", "order,debias,flow", "--ema-decay", "0.9"),
     "time, each its own order": (*TIME, "--time", "order,debias,flow", "--time-perm", "sample", "--clip-norm", "1"),
 }
@@ -37,7 +36,7 @@ NORMALISED: dict[str, tuple[str, ...]] = {
     "swav": (*DIGITS, "--lr", "0.02", "--method", "swav", "--prototypes", "20"),
 }
 """With batch normalisation over both processes, as their recipe has it; in float64."""
-SHARED = ["simclr with tokens", "time", "byol"]
+SHARED = ["simclr with tokens", "byol"]
 """Of each of these processes hold a part."""
 FOUND = [*((name, "ddp") for name in (*CASES, *NORMALISED)), *((name, "fsdp") for name in SHARED)]
 
