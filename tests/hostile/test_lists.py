@@ -62,6 +62,7 @@ def test_a_video_list_with_an_endless_cell_is_refused(tmp_path: Path, name: str,
     ("name", "text"),
     [
         pytest.param("kinetics.csv", KINETICS + f"a,b,{DIGITS},1,train\n", id="Kinetics"),
+        pytest.param("kinetics.csv", KINETICS.replace("split", "split2") + "a,b,0,1,train\n", id="Kinetics, no split"),
         pytest.param("gym99_train.txt", f"a {DIGITS}\n", id="Gym99"),
         pytest.param("list.txt", f"a.mp4 0\nb.mp4 {DIGITS}\n", id="paths"),
         pytest.param("diving.json", json.dumps([{"vid_name": "a", "label": float("inf")}]), id="Diving48"),
@@ -149,7 +150,9 @@ def test_seeds_that_nobody_waits_for_are_refused(text: str):
     held("hostile", "--seeds, --shard: too many, too long, backwards", "exit code 2")
 
 
-@pytest.mark.parametrize("text", ["n" * 5000, "~nobody-has-this-name/a.pt", "a=" + "n" * 5000, "a\0b.pt", "\ud800"])
+@pytest.mark.parametrize(
+    "text", ["n" * 5000, "~nobody-has-this-name/a.pt", "a=" + "n" * 5000, "a\0b.pt", "~\0", "\ud800"]
+)
 def test_a_network_that_can_be_no_file_is_refused(text: str):
     refused(lambda: parse_network(text))
 

@@ -183,7 +183,7 @@ def parse_network(spec: str) -> NetworkName:
     """
     try:
         return _parsed(spec.strip())
-    except (OSError, RuntimeError) as error:  # no file can have that name, or nobody that home
+    except (OSError, RuntimeError, ValueError) as error:  # no file can have that name, or nobody that home
         raise UserError(f"{spec!r} names no network ({getattr(error, 'strerror', None) or error})") from error
 
 

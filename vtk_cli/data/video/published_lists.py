@@ -51,11 +51,11 @@ def read_kinetics(path: Path, root: Path, _: Part) -> VideoList:
         where = f"{path}:{number} ({row.get('youtube_id')})"
         try:
             name = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}.mp4"
-            label = label_of[row["label"]]
+            label, part = label_of[row["label"]], row["split"]
         except (KeyError, TypeError, ValueError):
             entries.append(Problem(where, f"line is not `{','.join(KINETICS_COLUMNS)}`"))
             continue
-        places = (f"{row['label']}/{name}", f"{row['split']}/{row['label']}/{name}", name)
+        places = (f"{row['label']}/{name}", f"{part}/{row['label']}/{name}", name)
         entries.append(Entry(next((place for place in places if is_there(root / place)), places[0]), label, where))
     return assembled(entries, root, names)
 
