@@ -39,14 +39,15 @@ def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_as_one_left_alone
     draw.shuffle(moments)
 
     count, chain = 0, Chain(name, data, forks, tmp_path / "0")
+    longest = undisturbed.seconds
     while moments:
         hook = moments[-1]
-        fork = (
-            chain.start()
-            if hook is None
-            else chain.start((hook, draw.randint(1, 12 if hook == "die_at_file" else saves // 3)))
-        )
-        said = fork.killed_after(draw.uniform(0, undisturbed.seconds)) if hook is None else fork.end()
+        if hook is None:
+            fork = chain.start()
+            said = fork.killed_after(draw.uniform(0, longest))
+        else:
+            fork = chain.start((hook, draw.randint(1, 12 if hook == "die_at_file" else saves // 3)))
+            said = fork.end()
         assert said.code in {KILLED, 0}, said.err
         chain.check()
         if said.code == KILLED:
@@ -54,6 +55,7 @@ def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_as_one_left_alone
             chain.stopped.append("killed")
         else:  # quicker than its killer: another from the beginning
             chain.ended(alone.out)
+            longest = min(longest, fork.seconds)  # the machine may have been busy before
             count += 1
             chain = Chain(name, data, forks, tmp_path / str(count))
     said = chain.start().end()
