@@ -231,7 +231,7 @@ def test_a_hundred_thousand_annotations_take_a_kilobyte_each(folder: Path):
     ]
     each = (taken[1] - taken[0]) / 90_000
     assert each < MEMORY_PER_BYTE * (sizes[1] - sizes[0]) / 90_000 * 1.25
-    outcome = "read: 1 KB and 14 us each; or exit code 2 where 12 bytes a byte of the file are not free"
+    outcome = "read: 1 KB and 20 us each; or exit code 2 where 12 bytes a byte of the file are not free"
     held("hostile", "COCO: 10^5 annotations", outcome)
 
 
