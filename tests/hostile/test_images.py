@@ -23,6 +23,8 @@ from vtk_cli.segment.solov2.checkpoint import save_segmenter
 from vtk_cli.segment.solov2.configurations import segmenter_config
 from vtk_cli.segment.solov2.network import SOLOv2
 
+pytestmark = pytest.mark.slow
+
 _BOUNDS = f"< {SECONDS} s, < {MIB} MiB; nothing run, nothing reached"
 BOMB = "a PNG of 60,000 x 60,000"
 LOOKS = {
@@ -103,7 +105,6 @@ def test_an_odd_image_is_an_image(attempt: Attempts, kind: str) -> None:
     held("hostile", "images: odd but honest (CMYK, 16 bits, palette, rotated, ...)", "exit 0: read as they are meant")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("colour", "depth"), [(6, 8), (0, 16)])
 def test_the_largest_image_that_is_read_takes_12_bytes_a_pixel(attempt: Attempts, colour: int, depth: int) -> None:
     """Pillow's limit is 179 megapixels; this one has a third of them."""

@@ -16,6 +16,8 @@ from PIL import Image
 from tests.cases import held
 from tests.hostile.attempts import Attempts
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "=1+1",
     "-dash",

@@ -16,6 +16,8 @@ from vtk_cli.detect.checkpoint import save_detector
 from vtk_cli.detect.configurations import Classes, detector_config
 from vtk_cli.detect.network import build_detector
 
+pytestmark = pytest.mark.slow
+
 _BOUNDS = f"{SECONDS} s, {MIB} MiB"
 
 

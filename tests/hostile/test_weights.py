@@ -19,6 +19,8 @@ from vtk_cli.detect.configurations import detector_config
 from vtk_cli.models.described_weights import classes_to_text
 from vtk_cli.segment.solov2.configurations import config_to_json, segmenter_config
 
+pytestmark = pytest.mark.slow
+
 _BOUNDS = f"exit 2, one line that names the file; < {SECONDS} s, < {MIB} MiB; nothing run, nothing reached"
 COMMANDS: dict[str, tuple[str, ...]] = {
     "train predict": ("train", "predict", "image.png", "--model", "resnet10t=FILE", "--device", "cpu"),
