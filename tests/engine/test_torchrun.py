@@ -9,31 +9,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.started_runs import EPOCHS, Started, by_nproc, by_torchrun, left_behind, record, weights
+from tests.engine.started_runs import EPOCHS, TRAIN, Started, by_nproc, by_torchrun, left_behind, record, weights
+from tests.shared_runs import run_together
 
 pytestmark = pytest.mark.slow  # processes of their own
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training by `--nproc 2`."""
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    said = by_nproc(out).wait()
-    assert said.object["epochs"] == EPOCHS  # one object on stdout, and nothing else
-    assert "Traceback" not in said.err
-    assert "torch" not in said.err
-    return out
+    """A training by two processes that nobody watches."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = [*TRAIN, "--out", folder / "run"]
+    ((first, _),) = run_together([command], folder=folder, cache=folder / "cache", preload="vtk_cli.train.job")
+    assert first.object["epochs"] == EPOCHS
+    return folder / "run"
 
 
 def assert_same_weights(out: Path, other: Path) -> None:
     torch.testing.assert_close(weights(out), weights(other), rtol=0, atol=0)
-
-
-def test_the_first_of_the_processes_writes_the_run(undisturbed: Path) -> None:
-    assert {path.name for path in undisturbed.parent.iterdir()} == {"run", "run-said.out", "run-said.err"}
-    assert record(undisturbed)["status"] == "done"
-    assert record(undisturbed)["history"] == []
-    assert not left_behind(undisturbed)
 
 
 def test_two_nodes_of_torchrun_train_the_network_of_one(undisturbed: Path, tmp_path: Path) -> None:
@@ -83,8 +76,14 @@ def test_processes_that_are_killed_or_told_to_stop_go_on_to_the_same_weights(und
     assert "Traceback" not in said.err
     assert not left_behind(out)
 
-    assert by_nproc(out).wait().code == 0
+    said = by_nproc(out).wait()
+    assert said.object["epochs"] == EPOCHS  # one object on stdout, and nothing else
+    assert "Traceback" not in said.err
+    assert "torch" not in said.err
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "run-said.out", "run-said.err"}
+    assert record(out)["status"] == "done"
     assert [attempt["status"] for attempt in record(out)["history"]] == ["killed", "preempted"]
+    assert not left_behind(out)
     assert_same_weights(out, undisturbed)
 
 
