@@ -76,9 +76,9 @@ def _wait_until(true: Callable[[], bool]) -> None:
 
 def _keep_a_log(log: Path, dies_at: int | None) -> None:
     """Note in the log whatever the stores of results are given to keep, before they do; die before the Nth."""
-    from vtk_cli.engine import result_folders
-    from vtk_cli.engine.assembly import ASSEMBLED
-    from vtk_cli.engine.results import ResultStore
+    from vtk_cli.engine.pieces import result_folders
+    from vtk_cli.engine.pieces.assembly import ASSEMBLED
+    from vtk_cli.engine.pieces.results import ResultStore
     from vtk_cli.similarity import digits_networks
     from vtk_cli.similarity.store import Store
 

@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import Abort, TyperException
 
 from vtk_cli import __version__
-from vtk_cli.engine.program import Program, program
+from vtk_cli.engine.processes.program import Program, program
 from vtk_cli.engine.signals import prompt_stops
 from vtk_cli.engine.workers import lost_worker
 from vtk_cli.errors import ExitCode, Interrupted, PeerLost, Preempted, Stopped, VtkError

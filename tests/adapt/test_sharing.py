@@ -7,7 +7,7 @@ import torch
 
 from tests.adapt.test_domain_images import IMAGES, READ
 from vtk_cli.adapt.sharing import ALONE, SharedBatches, Sharing
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 
 
 def sharings(size: int, fewest: int = 2) -> list[Sharing]:

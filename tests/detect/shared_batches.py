@@ -15,7 +15,7 @@ from torch import Tensor
 from vtk_cli.detect.configurations import detector_config
 from vtk_cli.detect.criterion import Criterion, NeckFreeCriterion
 from vtk_cli.detect.predictions import DistillationTokens, LevelOutput, Outputs, PaddedImages, Target
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 
 CONFIG = replace(detector_config("vidt-plus-micro", 3, queries=7), mask_coefficients=6)
 Gradients = Callable[[World, tuple[int, ...]], tuple[Tensor, ...]]

@@ -15,7 +15,7 @@ from vtk_cli.detect.criterion import Criterion, Losses, LossWeights, NeckFreeCri
 from vtk_cli.detect.distillation import teacher_tokens, token_distance
 from vtk_cli.detect.matcher import Matches, objects_of
 from vtk_cli.detect.predictions import Outputs, Target
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import UserError
 
 Make = Callable[..., Any]

@@ -22,7 +22,7 @@ from tests.detect.shape_folders import write_coco
 from tests.shared_runs import run_together
 from tests.stopped_runs import run_stopped
 from vtk_cli.app import main
-from vtk_cli.engine import local_processes
+from vtk_cli.engine.processes import local_processes
 from vtk_cli.errors import ExitCode
 
 pytestmark = pytest.mark.slow  # trainings in processes of their own

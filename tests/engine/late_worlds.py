@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from vtk_cli.engine.distributed import join_world
+from vtk_cli.engine.processes.distributed import join_world
 
 WAIT = 2.0
 

@@ -11,8 +11,8 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
-from vtk_cli.engine.distributed import World, join_world
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World, join_world
 
 SHAPES = {
     "1d": (6, 3),

@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from vtk_cli.console import Console
 from vtk_cli.engine import update
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import TensorBatches
-from vtk_cli.engine.distributed import World, join_world
 from vtk_cli.engine.loop import Clock, FitResult, Plan, fit
 from vtk_cli.engine.optimisation import build_optimizer
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World, join_world
+from vtk_cli.engine.processes.weights_together import weights_together
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.update import gradients_stay_here
-from vtk_cli.engine.weights_together import weights_together
 from vtk_cli.errors import UserError
 
 SAMPLES, BATCH, WIDTH = 60, 8, 6

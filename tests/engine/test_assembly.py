@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vtk_cli.engine.assembly import Assembled, assembled_once
+from vtk_cli.engine.pieces.assembly import Assembled, assembled_once
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.errors import UserError
 

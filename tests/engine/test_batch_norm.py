@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.engine import normalising_worlds as worlds
 from tests.engine.two_processes import run_world
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
 
 
 @pytest.fixture(scope="module")

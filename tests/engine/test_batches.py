@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vtk_cli.engine.batches import EpochOrder, LoaderBatches, TensorBatches
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import rng_state
 from vtk_cli.errors import UserError
 

@@ -16,8 +16,8 @@ import torch
 
 from tests.engine.two_processes import run_world
 from tests.forked import clean_environment, free_port
-from vtk_cli.engine.distributed import join_world
-from vtk_cli.engine.launchers import first_host
+from vtk_cli.engine.processes.distributed import join_world
+from vtk_cli.engine.processes.launchers import first_host
 from vtk_cli.errors import UserError
 
 SCRIPT = Path(__file__).with_name("world_runs.py")

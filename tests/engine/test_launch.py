@@ -13,8 +13,8 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from vtk_cli import __version__
 from vtk_cli.app import main
-from vtk_cli.engine import local_processes
-from vtk_cli.engine.local_processes import require_devices, run_processes, verdict
+from vtk_cli.engine.processes import local_processes
+from vtk_cli.engine.processes.local_processes import require_devices, run_processes, verdict
 from vtk_cli.engine.signals import STOP_SIGNALS
 from vtk_cli.errors import ExitCode, Interrupted, JobError, Preempted, UserError
 

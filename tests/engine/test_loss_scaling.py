@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vtk_cli.engine import update
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.processes.distributed import World
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import HashStore
 
-from vtk_cli.engine.meeting import own_store
+from vtk_cli.engine.processes.meeting import own_store
 
 PATIENCE = timedelta(seconds=60)
 

@@ -26,7 +26,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Said]]:
         [*WAYS.values()],
         folder=folder,
         cache=folder,
-        preload="vtk_cli.engine.distributed",
+        preload="vtk_cli.engine.processes.distributed",
         patches="tests.engine.voice_runs",
     )
     return dict(zip(WAYS, found, strict=True))

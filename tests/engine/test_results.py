@@ -9,7 +9,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from vtk_cli.engine.results import ResultStore, work_through
+from vtk_cli.engine.pieces.results import ResultStore, work_through
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.errors import Preempted
 

@@ -8,7 +8,7 @@ import pytest
 import timm
 from torch import nn
 
-from vtk_cli.engine.sharded_blocks import blocks
+from vtk_cli.engine.processes.sharded_blocks import blocks
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from vtk_cli.engine.sharding import _wait_for
+from vtk_cli.engine.pieces.sharding import _wait_for
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.errors import Preempted
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vtk_cli.engine.result_folders import ResultFolders
-from vtk_cli.engine.results import ResultStore, work_through
+from vtk_cli.engine.pieces.result_folders import ResultFolders
+from vtk_cli.engine.pieces.results import ResultStore, work_through
+from vtk_cli.engine.pieces.turns import Share, in_turns
 from vtk_cli.engine.signals import StopRequest
-from vtk_cli.engine.turns import Share, in_turns
 from vtk_cli.errors import UserError
 from vtk_cli.files import Busy
 

@@ -9,9 +9,9 @@ from typing import NoReturn
 
 from vtk_cli.app import SUBCOMMANDS
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import join_world
-from vtk_cli.engine.launch import launched
-from vtk_cli.engine.parallel_options import ProcessOptions
+from vtk_cli.engine.processes.distributed import join_world
+from vtk_cli.engine.processes.launch import launched
+from vtk_cli.engine.processes.parallel_options import ProcessOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import add_command, new_app, option
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from vtk_cli.console import Console
 from vtk_cli.engine.batches import TensorBatches
-from vtk_cli.engine.distributed import World, join_world, shared_run_folder
 from vtk_cli.engine.loop import Clock, FitResult, Plan, fit
+from vtk_cli.engine.processes.distributed import World, join_world, shared_run_folder
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.seeds import sample_seed, seed_everything
 from vtk_cli.engine.update import gradients_stay_here

@@ -11,7 +11,7 @@ from torch.distributed.run import get_args_parser
 
 from tests.shared_runs import run_together
 from vtk_cli.app import main
-from vtk_cli.engine import local_processes
+from vtk_cli.engine.processes import local_processes
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CHAPTER = README[README.index("## From a laptop to a cluster") : README.index("## What a run leaves")]

@@ -52,5 +52,5 @@ class Chain:
         assert not differing(alone, self.out)
         assert not [*leftovers(self._forks.cache), *leftovers(self.out.parent)]
         remembered = [attempt["status"] for attempt in json.loads((self.out / "run.json").read_text())["history"]]
-        # One that ended before there was a record is not remembered.
-        assert remembered == self.stopped[len(self.stopped) - len(remembered) :]
+        stopped = iter(self.stopped)  # those that ended before they had a record are not remembered
+        assert all(status in stopped for status in remembered), (remembered, self.stopped)

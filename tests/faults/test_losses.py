@@ -24,9 +24,9 @@ from vtk_cli.console import Console
 from vtk_cli.engine import update
 from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.engine.checkpoint import latest_checkpoint
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock, FitResult, Plan, fit
 from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import JobError
 
 CPU = torch.device("cpu")
@@ -198,7 +198,7 @@ def test_without_the_option_a_spoiled_update_ends_the_run_and_names_the_files(tm
 
 
 def test_without_the_option_nothing_is_asked_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("vtk_cli.engine.whole_weights.WholeWeights.gradient_norm")
+    monkeypatch.delattr("vtk_cli.engine.processes.whole_weights.WholeWeights.gradient_norm")
     training = Training("nan-loss", ())
     training.run()
     assert not training.model._forward_pre_hooks

@@ -66,12 +66,13 @@ def test_a_training_that_is_told_to_stop_at_random_moments_goes_on_to_the_very_s
     said = chain.start(("signal_at", 2, "SIGINT", 2)).end()
     assert (said.code, complaint(said)) == (130, "interrupted")
     chain.stopped += ["interrupted"] * 2
-    numbers = [*CODES]
+    numbers, longest = [*CODES], undisturbed.seconds / 2
     while numbers:
-        said = signalled(chain.start, tmp_path / "ready", numbers[-1], draw.uniform(0, undisturbed.seconds / 2))
+        said = signalled(chain.start, tmp_path / "ready", numbers[-1], draw.uniform(0, longest))
         chain.check()
         if said.code == 0:  # quicker than the signal: another from the beginning
             chain.ended(alone.out)
+            longest /= 2
             chain = Chain(name, data, forks, tmp_path / f"stopped-{len(chain.stopped)}-{len(numbers)}")
         else:
             chain.stopped.append(STATUS[CODES[numbers.pop()]])

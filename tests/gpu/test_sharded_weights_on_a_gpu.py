@@ -16,9 +16,9 @@ from tests.engine.two_processes import run_world
 from tests.forked import free_port
 from vtk_cli.console import Console
 from vtk_cli.engine import update
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import FitResult, Plan, fit
-from vtk_cli.engine.sharded_weights import ShardedWeights
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.sharded_weights import ShardedWeights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}

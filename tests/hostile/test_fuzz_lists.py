@@ -33,7 +33,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.classification_evaluation import open_eval_set
 from vtk_cli.data.video.lists import class_names_beside, read_video_list
 from vtk_cli.data.video.records import parse_sampling
-from vtk_cli.engine.shard_options import ShardOptions
+from vtk_cli.engine.pieces.shard_options import ShardOptions
 from vtk_cli.errors import UserError
 from vtk_cli.families.proof import parse_seeds
 from vtk_cli.files import CACHE_VARIABLE

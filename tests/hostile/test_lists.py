@@ -11,8 +11,8 @@ import pytest
 
 from tests.cases import held
 from vtk_cli.data.video.lists import read_video_list
+from vtk_cli.engine.pieces.shard_options import ShardOptions
 from vtk_cli.engine.run_config import RunConfig
-from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import LONGEST, UserError
 from vtk_cli.families.proof import parse_seeds
 from vtk_cli.models.names import parse_network

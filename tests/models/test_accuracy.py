@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtk_cli.engine.gathered import merged
+from vtk_cli.engine.processes.gathered import merged
 from vtk_cli.models.accuracy import (
     Evaluation,
     MultiLabelEvaluation,

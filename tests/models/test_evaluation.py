@@ -22,7 +22,7 @@ from vtk_cli.data.byproducts.targets import PointTargets
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.data.evaluation_batches import EvaluationBatches
 from vtk_cli.data.images import BrokenImage
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import UserError
 from vtk_cli.models.evaluation import Evaluation, MultiLabelEvaluation, evaluate, normalised
 from vtk_cli.models.preprocessing import PixelConfig

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import join_world, shared_run
+from vtk_cli.engine.processes.distributed import join_world, shared_run
 from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.search.retrain_options import RetrainOptions
 from vtk_cli.search.retrain_recipes import RETRAIN_RECIPES

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.search.command_line import SEARCH, Vtk, calls_of, same_weights, terminated_at, tree
-from vtk_cli.engine.results import ResultStore
+from vtk_cli.engine.pieces.results import ResultStore
 from vtk_cli.search.retrain_preparation import RetrainObjective
 from vtk_cli.search.scores.scorer import Scorer
 from vtk_cli.search.supernet_training import PathObjective

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.search.command_line import EVOLUTION, SCORE, TRAINING, Vtk, calls_of, same_weights, terminated_at, tree
-from vtk_cli.engine.results import ResultStore
+from vtk_cli.engine.pieces.results import ResultStore
 from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.search.scores.scorer import Scorer
 from vtk_cli.search.supernet_training import PathObjective

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vtk_cli.console import Console
 from vtk_cli.data.digits import load_digits_split, load_glyphs
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import UserError
 from vtk_cli.search import images as search_images
 from vtk_cli.search import seen_images as seen

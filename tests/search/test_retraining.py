@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tests.engine.two_processes import run_world
 from tests.models.spaces.small_spaces import WITHOUT_POOLS
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.update import Clock
 from vtk_cli.errors import JobError, UserError

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import torch
 
-from vtk_cli.engine.results import ResultStore
+from vtk_cli.engine.pieces.results import ResultStore
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.catalog import SPACES
 from vtk_cli.search.judgement import Judgement

@@ -10,8 +10,8 @@ import torch
 from tests.models.spaces.small_spaces import randomise, small_shape
 from vtk_cli.console import Console
 from vtk_cli.engine.batches import TensorBatches
-from vtk_cli.engine.distributed import World, join_world
 from vtk_cli.engine.loop import Plan, fit
+from vtk_cli.engine.processes.distributed import World, join_world
 from vtk_cli.models.spaces.catalog import SPACES
 from vtk_cli.search.samplers import Path as SupernetPath
 from vtk_cli.search.supernet_training import PathObjective, sgd

@@ -18,7 +18,7 @@ from tests.command_line import Said
 from tests.segment.runs import inputs
 from tests.shared_runs import run_together
 from vtk_cli.app import main
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.segment.refine.stage import own_share
 
 pytestmark = pytest.mark.slow  # whole runs in processes of their own

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.update import Clock
 from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.train.classifier import Classifier

@@ -17,7 +17,7 @@ from torch import Tensor
 from tests.shared_runs import run_together
 from tests.train.conftest import Vtk
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.update import Clock
 from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.train.input_check import require_batch, require_size

@@ -14,7 +14,7 @@ from tests.video_pretrain.tiny_runs import SSL, SUPERVISED, Call
 from vtk_cli.console import Console
 from vtk_cli.data.video.records import VideoFile
 from vtk_cli.data.video.sets import VideoSet
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import UserError
 from vtk_cli.video_pretrain.job import spread
 from vtk_cli.video_pretrain.options import VideoOptions

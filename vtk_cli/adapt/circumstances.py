@@ -12,10 +12,10 @@ from torch import nn
 
 from vtk_cli.adapt.sharing import Sharing
 from vtk_cli.console import Console
-from vtk_cli.engine.batch_norm import ordinary_batch_norm, synchronise_batch_norm
 from vtk_cli.engine.devices import Precision
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.plan import Plan
+from vtk_cli.engine.processes.batch_norm import ordinary_batch_norm, synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import sample_seed, seed_everything
 
 SCORING_BATCH = 192

@@ -16,7 +16,7 @@ from vtk_cli.adapt.verb_options import (
     UndoOptions,
 )
 from vtk_cli.console import Console
-from vtk_cli.engine.launch import launched
+from vtk_cli.engine.processes.launch import launched
 from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import add_command, new_app

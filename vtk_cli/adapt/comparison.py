@@ -20,13 +20,13 @@ from vtk_cli.adapt.scoreboard import ACCURACIES
 from vtk_cli.adapt.trials import KEPT, Arm, Trials
 from vtk_cli.adapt.verb_options import CompareOptions
 from vtk_cli.console import Console
-from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.results import Result
+from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.results import Result
+from vtk_cli.engine.pieces.sharding import work_on_devices
+from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
-from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import write_text
 from vtk_cli.reports import page

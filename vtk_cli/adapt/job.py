@@ -30,7 +30,7 @@ from vtk_cli.adapt.state import AdaptState, require, settled
 from vtk_cli.adapt.undoing import finish_undo
 from vtk_cli.adapt.verb_options import StartOptions
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World, join_world, shared_run
+from vtk_cli.engine.processes.distributed import World, join_world, shared_run
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.errors import ExitCode

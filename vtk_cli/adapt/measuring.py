@@ -20,8 +20,8 @@ from vtk_cli.adapt.networks import DomainNetwork
 from vtk_cli.adapt.query.outputs import PoolOutputs
 from vtk_cli.adapt.sharing import trained_module
 from vtk_cli.engine.devices import Precision, autocast
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.shared_work import in_every_process
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.shared_work import in_every_process
 from vtk_cli.models.evaluation import normalised
 
 

@@ -10,8 +10,8 @@ from vtk_cli.adapt.preparation import first_network, read_domains
 from vtk_cli.adapt.rounds import plan_run
 from vtk_cli.adapt.verb_options import StartOptions
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 
 
 def show_plan(options: StartOptions, world: World, console: Console) -> None:

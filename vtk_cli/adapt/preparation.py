@@ -22,8 +22,8 @@ from vtk_cli.adapt.published_checkpoints import load_published, read_published
 from vtk_cli.console import Console
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.engine.devices import resolve_device, resolve_precision
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 from vtk_cli.engine.seeds import preserved_rng, sample_seed, seed_everything
 from vtk_cli.errors import UserError
 from vtk_cli.models.preprocessing import PixelConfig

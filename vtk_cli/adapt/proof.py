@@ -19,9 +19,9 @@ from vtk_cli.adapt.options import AdaptOptions
 from vtk_cli.adapt.recipes import PRESETS, RecipeName
 from vtk_cli.adapt.trials import Arm, Trials
 from vtk_cli.console import Console
-from vtk_cli.engine.results import Result
+from vtk_cli.engine.pieces.results import Result
+from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table

@@ -30,7 +30,7 @@ from vtk_cli.adapt.source_stage import begin_target, train_source
 from vtk_cli.adapt.stages import Labelled, StageOutcome, adapt_jointly, adapt_to_labelled, adapt_to_unlabelled
 from vtk_cli.adapt.state import AdaptState, check_invariants, divide, new_state, source_ready, trained
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import UserError
 from vtk_cli.files import content_key, lock, make_folder, write_json
 

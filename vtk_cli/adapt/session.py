@@ -22,7 +22,7 @@ from vtk_cli.adapt.undoing import finish_undo
 from vtk_cli.adapt.verb_options import StartOptions
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.distributed import World, shared_run_folder
+from vtk_cli.engine.processes.distributed import World, shared_run_folder
 from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import UserError

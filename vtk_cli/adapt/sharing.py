@@ -19,11 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.adapt.images import DomainImages
 from vtk_cli.engine.batches import EpochOrder
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import close
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.whole_batch import gathered
 from vtk_cli.engine.sample_names import name_of
 from vtk_cli.engine.update import Clock, gradients_stay_here
-from vtk_cli.engine.whole_batch import gathered
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Sharing:
         return batch.split(list(sizes))[self.world.rank] if sizes and self.world is not None else batch
 
     def whole(self, value: Tensor, sizes: Sequence[int]) -> Tensor:
-        """The rows of all processes, with their gradients; see `engine.whole_batch.gathered`."""
+        """The rows of all processes, with their gradients; see `engine.processes.whole_batch.gathered`."""
         return gathered(value, self.world, sizes)
 
 

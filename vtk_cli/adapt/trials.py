@@ -19,9 +19,9 @@ from vtk_cli.adapt.scoreboard import read_metrics
 from vtk_cli.adapt.session import Session
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.results import Result, ResultStore, work_through
+from vtk_cli.engine.pieces.results import Result, ResultStore, work_through
+from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.engine.signals import StopRequest, stop_requests
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder, content_key, sha256_file
 
 KEPT = "finished runs"

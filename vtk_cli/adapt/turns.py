@@ -22,7 +22,7 @@ from vtk_cli.adapt.state import AdaptState, next_command, pending, require, requ
 from vtk_cli.adapt.undoing import undo_round
 from vtk_cli.adapt.verb_options import LabelOptions, QueryOptions, TrainOptions, UndoOptions
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import join_world
+from vtk_cli.engine.processes.distributed import join_world
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import write_text
 

@@ -10,8 +10,8 @@ from typing import get_args
 from vtk_cli.adapt.options import AdaptOptions, complete_query
 from vtk_cli.adapt.query.catalog import parse_strategy
 from vtk_cli.adapt.recipes import RecipeName
-from vtk_cli.engine.parallel_options import Parallel, ParallelOptions, ProcessOptions
-from vtk_cli.engine.shard_options import ShardOptions
+from vtk_cli.engine.pieces.shard_options import ShardOptions
+from vtk_cli.engine.processes.parallel_options import Parallel, ParallelOptions, ProcessOptions
 from vtk_cli.errors import UserError, nearest
 from vtk_cli.options import SpeechOptions, option
 

@@ -19,7 +19,7 @@ from vtk_cli.data.byproducts.targets import PointTargets
 from vtk_cli.data.classification_source import ImageSource
 from vtk_cli.data.images import BROKEN_SHARE, NAMED, BrokenImage
 from vtk_cli.data.pointed import PointedImage, Points, without_points
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import UserError
 

@@ -31,8 +31,8 @@ from vtk_cli.detect.options import SCENES, TrainOptions
 from vtk_cli.detect.preparation import open_data, prepare
 from vtk_cli.detect.recipes import RECIPES
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.update import Updater
 from vtk_cli.reports.evidence import BenchRow

@@ -9,8 +9,8 @@ from typing import Literal
 from vtk_cli.console import Console
 from vtk_cli.detect.options import SCENES_MODEL, TrainOptions
 from vtk_cli.detect.recipes import RECIPES, recipe_source
-from vtk_cli.engine.launch import launched
-from vtk_cli.engine.parallel_options import ProcessOptions
+from vtk_cli.engine.processes.launch import launched
+from vtk_cli.engine.processes.parallel_options import ProcessOptions
 from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option

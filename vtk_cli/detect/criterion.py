@@ -35,8 +35,8 @@ from vtk_cli.detect.matcher import (
 )
 from vtk_cli.detect.predictions import DistillationTokens, Outputs, PaddedImages, Target
 from vtk_cli.detect.token_labels import token_dice, token_focal, token_targets
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.whole_batch import summed
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.whole_batch import summed
 from vtk_cli.errors import UserError
 
 

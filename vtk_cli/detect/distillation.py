@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from vtk_cli.detect.configurations import BackboneConfig, DetectorConfig
 from vtk_cli.detect.heads import wide
 from vtk_cli.detect.predictions import DistillationTokens, PaddedImages
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.whole_batch import summed
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.whole_batch import summed
 from vtk_cli.errors import UserError
 
 

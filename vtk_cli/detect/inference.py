@@ -27,8 +27,8 @@ from vtk_cli.detect.predictions import LevelOutput, Outputs, PaddedImages, Targe
 from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.detect.samples import EvaluationImages
 from vtk_cli.engine.devices import Precision, autocast
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.shared_work import in_every_process
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.shared_work import in_every_process
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import JobError
 

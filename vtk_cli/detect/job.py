@@ -19,8 +19,8 @@ from vtk_cli.detect.outcome import Outcome, conclude, save_weights
 from vtk_cli.detect.plan import show_plan
 from vtk_cli.detect.preparation import Training, open_data, prepare
 from vtk_cli.detect.report import Measured
-from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.loop import FitResult, fit
+from vtk_cli.engine.processes.distributed import join_world, shared_run
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST
 from vtk_cli.errors import ExitCode, JobError

@@ -13,7 +13,7 @@ from vtk_cli.detect.inference import EvaluationBatches, detect
 from vtk_cli.detect.network import NeckFreeViDT, ViDT
 from vtk_cli.detect.report import Measured
 from vtk_cli.engine.devices import Precision
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 
 
 def measured(

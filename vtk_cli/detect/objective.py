@@ -13,8 +13,8 @@ from vtk_cli.detect.configurations import DetectorConfig
 from vtk_cli.detect.criterion import Criterion, LossWeights, NeckFreeCriterion
 from vtk_cli.detect.distillation import check_teacher, teacher_tokens
 from vtk_cli.detect.predictions import PaddedImages, Target
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock
+from vtk_cli.engine.processes.distributed import World
 
 _REMEMBERED = 1024
 """Batches whose terms are kept; the loop looks at its losses more often than that."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from vtk_cli.detect.configurations import DETECTORS
 from vtk_cli.detect.recipes import RECIPES
 from vtk_cli.engine.options import FaultOptions
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.names import ALIASES
 from vtk_cli.options import RunOptions, option

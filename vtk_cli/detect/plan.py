@@ -7,7 +7,7 @@ from vtk_cli.detect.network import parameter_count
 from vtk_cli.detect.options import TrainOptions
 from vtk_cli.detect.preparation import Training
 from vtk_cli.engine.devices import resolve_precision
-from vtk_cli.engine.process_plan import process_plan
+from vtk_cli.engine.processes.process_plan import process_plan
 
 
 def show_plan(options: TrainOptions, training: Training, console: Console) -> None:

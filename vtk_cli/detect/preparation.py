@@ -23,11 +23,11 @@ from vtk_cli.detect.samples import Mixing, TrainingImages, Transform
 from vtk_cli.detect.starting import Start, starting_detector
 from vtk_cli.detect.trained import open_trained
 from vtk_cli.detect.transforms import Letterbox, ModernTraining, PaperTraining, Stretch
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import Batches, LoaderBatches
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import EqualEpochs, PlainAtLast, equal_epochs
 from vtk_cli.engine.loop import Plan
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError

@@ -28,10 +28,10 @@ from vtk_cli.detect.pictures import write_predictions
 from vtk_cli.detect.preparation import Training, open_data, prepare
 from vtk_cli.detect.recipes import RECIPES
 from vtk_cli.detect.report import Measured
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
-from vtk_cli.engine.result_folders import ResultFolders
-from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.engine.pieces.result_folders import ResultFolders
+from vtk_cli.engine.pieces.turns import WHOLE, Share
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.files import cache_folder, content_key
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof

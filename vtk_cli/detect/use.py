@@ -18,7 +18,7 @@ from vtk_cli.detect.preprocessing import Preprocessing
 from vtk_cli.detect.report import CLASS_COLUMNS, Measured, class_rows, number_rows, write_evaluation
 from vtk_cli.detect.trained import Trained, open_trained, save_trained
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.distributed import join_world
+from vtk_cli.engine.processes.distributed import join_world
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder

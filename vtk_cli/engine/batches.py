@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.sample_names import name_of
 from vtk_cli.engine.seeds import preserved_sample_rng, sample_seed, start_sample_rng
 from vtk_cli.engine.workers import outlive_stop_signals

@@ -20,10 +20,10 @@ from torch import nn
 from vtk_cli.console import Console, Progress
 from vtk_cli.engine.batches import Batches
 from vtk_cli.engine.checkpoint import latest_checkpoint, save_checkpoint
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter, Mean
 from vtk_cli.engine.metrics import MetricsLog, Row
 from vtk_cli.engine.plan import FitResult, Plan
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import preserved_rng, restore_rng_state, rng_state, sample_seed, seed_everything
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.engine.throughput import Throughput

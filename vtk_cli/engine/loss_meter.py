@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.nonfinite import ADVICE, Computed, Culprits, batch_loss
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import JobError
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.sample_names import NAMED, in_a_line, name_of
 from vtk_cli.errors import JobError
 

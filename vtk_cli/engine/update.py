@@ -14,12 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import Precision, autocast, grad_scaler, resolve_precision
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter
 from vtk_cli.engine.nonfinite import Computed, Culprits, LeftOut
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.sharded_weights import ShardedWeights, gradients_kept_back
+from vtk_cli.engine.processes.whole_weights import WholeWeights
 from vtk_cli.engine.seeds import sample_seed
-from vtk_cli.engine.sharded_weights import ShardedWeights, gradients_kept_back
-from vtk_cli.engine.whole_weights import WholeWeights
 from vtk_cli.errors import JobError
 
 

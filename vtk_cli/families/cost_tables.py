@@ -24,7 +24,7 @@ from vtk_cli.families.marks import insert_in
 from vtk_cli.files import atomic_path
 from vtk_cli.models.names import PAPER69
 from vtk_cli.reports.evidence import markdown_table
-from vtk_cli.similarity.command import PRESETS
+from vtk_cli.similarity.recipes import PRESETS
 from vtk_cli.train.recipes import RECIPES
 
 TRAIN_IMAGES, VALIDATION_IMAGES = 1_281_167, 50_000

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from vtk_cli.console import Console
-from vtk_cli.engine.shard_options import TaskOptions
+from vtk_cli.engine.pieces.shard_options import TaskOptions
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.families.discovery import load, members
 from vtk_cli.families.marks import insert_in
@@ -152,7 +152,7 @@ def _take_part(
     others: dict[str, str],
 ) -> None:
     """Do a share of a proof; note it in `proofs` if this is the task that writes it, else in `others` who does."""
-    from vtk_cli.engine.assembly import assembled_once
+    from vtk_cli.engine.pieces.assembly import assembled_once
     from vtk_cli.engine.signals import stop_requests
     from vtk_cli.files import cache_folder
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from vtk_cli.engine.checkpoint import save_checkpoint
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter
 from vtk_cli.engine.optimisation import build_optimizer, parameter_groups
 from vtk_cli.engine.plan import Plan
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.timing import seconds_of
 from vtk_cli.engine.update import Clock, Updater
 from vtk_cli.files import disk_errors

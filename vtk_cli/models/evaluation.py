@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.engine.devices import Precision, autocast
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.gathered import merged
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.gathered import merged
 from vtk_cli.errors import UserError
 from vtk_cli.models.accuracy import Evaluation, MultiLabelEvaluation, PointAnswers
 from vtk_cli.models.preprocessing import PixelConfig

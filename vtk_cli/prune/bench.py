@@ -13,8 +13,8 @@ from torchvision.models import vgg19_bn
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.timing import in_turns, seconds_of
 from vtk_cli.engine.update import Updater
 from vtk_cli.prune.algorithms import SearchSettings, create_search

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.metrics import Row
-from vtk_cli.engine.results import Result
+from vtk_cli.engine.pieces.results import Result
+from vtk_cli.engine.processes.distributed import join_world, shared_run
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode

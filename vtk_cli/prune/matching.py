@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.prune.keeping import FeatureNorm, MomentAverage
 from vtk_cli.prune.moments import Moments, batch_moments
 

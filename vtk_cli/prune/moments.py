@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.whole_batch import summed
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.whole_batch import summed
 from vtk_cli.errors import UserError
 from vtk_cli.files import cache_folder, content_key, lock
 from vtk_cli.models.described_weights import save_described

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.weights_together import weights_together
 from vtk_cli.engine.seeds import sample_seed
-from vtk_cli.engine.weights_together import weights_together
 from vtk_cli.errors import UserError
 from vtk_cli.prune.extractors import Extractor
 from vtk_cli.prune.matching import Matched, MomentLoss, MovingAverage

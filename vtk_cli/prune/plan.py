@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.prune.counts import FEW, counts
 from vtk_cli.prune.data import open_data
 from vtk_cli.prune.keeping import kept_of

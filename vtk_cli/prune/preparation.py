@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.batch_norm import ordinary_batch_norm, synchronise_batch_norm
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.batch_norm import ordinary_batch_norm, synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.errors import UserError
 from vtk_cli.prune.algorithms import SearchSettings, create_search

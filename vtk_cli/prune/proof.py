@@ -15,9 +15,9 @@ from statistics import mean, stdev
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.engine.results import Result
+from vtk_cli.engine.pieces.results import Result
+from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder
 from vtk_cli.prune.keeping import AlgorithmName, Scope
 from vtk_cli.prune.options import TrialOptions

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from vtk_cli.engine.metrics import Row
-from vtk_cli.engine.results import Result
+from vtk_cli.engine.pieces.results import Result
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.prune.exports import Export
 from vtk_cli.prune.metrics.quality import WEAKNESS, Quality

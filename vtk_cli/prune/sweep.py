@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from vtk_cli.console import Console
-from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.results import Result
+from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.results import Result
+from vtk_cli.engine.pieces.sharding import work_on_devices
+from vtk_cli.engine.pieces.turns import Share
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
-from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.engine.turns import Share
 from vtk_cli.errors import ExitCode
 from vtk_cli.files import write_text
 from vtk_cli.prune.metrics.quality import WEAKNESS

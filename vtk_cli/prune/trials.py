@@ -17,12 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import FitResult, fit
-from vtk_cli.engine.results import Result, ResultStore, work_through
-from vtk_cli.engine.shared_work import in_every_process
+from vtk_cli.engine.pieces.results import Result, ResultStore, work_through
+from vtk_cli.engine.pieces.turns import WHOLE, Share
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.shared_work import in_every_process
 from vtk_cli.engine.signals import StopRequest
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.errors import JobError
 from vtk_cli.files import cache_folder, content_key, sha256_file
 from vtk_cli.prune.calibration import recalibrate

@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from vtk_cli.engine.parallel_options import ParallelOptions
-from vtk_cli.engine.shard_options import ShardOptions
+from vtk_cli.engine.pieces.shard_options import ShardOptions
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import SpeechOptions, option
 from vtk_cli.prune.keeping import Scope, parse_keep

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vtk_cli.engine.results import ResultStore, work_through
+from vtk_cli.engine.pieces.results import ResultStore, work_through
+from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.engine.signals import StopRequest
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import content_key
 from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.search.scores.scorer import Measured, Scorer

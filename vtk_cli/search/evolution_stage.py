@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.engine.results import ResultStore
+from vtk_cli.engine.pieces.results import ResultStore
+from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.errors import UserError
 from vtk_cli.files import write_json
 from vtk_cli.models.spaces.cost import in_millions

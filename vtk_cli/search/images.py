@@ -31,7 +31,7 @@ from vtk_cli.data.digits import DigitsSplit, Split, load_glyphs, upscale
 from vtk_cli.data.evaluation_batches import evaluation_transform
 from vtk_cli.data.images import BrokenImage
 from vtk_cli.engine.batches import Batches, LoaderBatches, TensorBatches
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError
 from vtk_cli.search.halves import Halves, read_halves, stratified_halves

@@ -13,10 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from vtk_cli.console import Console
-from vtk_cli.engine.assembly import end_shard
-from vtk_cli.engine.distributed import World, join_world, shared_run
+from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.sharding import work_on_devices
+from vtk_cli.engine.processes.distributed import World, join_world, shared_run
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
-from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import disk_errors, make_folder

@@ -8,7 +8,7 @@ from statistics import median
 import torch
 
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.results import Result, ResultStore, work_through
+from vtk_cli.engine.pieces.results import Result, ResultStore, work_through
 from vtk_cli.engine.signals import StopRequest
 from vtk_cli.files import content_key
 from vtk_cli.models.spaces.genes import Genes

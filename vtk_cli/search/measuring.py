@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vtk_cli.console import Console
-from vtk_cli.engine.results import ResultStore
+from vtk_cli.engine.pieces.results import ResultStore
 from vtk_cli.errors import UserError
 from vtk_cli.files import cache_folder
 from vtk_cli.search.candidates import Candidates

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vtk_cli.engine.batches import Batches
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.sample_names import name_of
 from vtk_cli.engine.seeds import sample_seed
 from vtk_cli.search.batch_augmentation import BatchAugmentation

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from vtk_cli.data.options import DIGITS
 from vtk_cli.engine.options import FaultOptions
-from vtk_cli.engine.shard_options import ShardOptions
+from vtk_cli.engine.pieces.shard_options import ShardOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.catalog import SPACES, space_named
 from vtk_cli.models.spaces.cost import Bin, Limits

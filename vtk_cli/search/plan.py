@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.parallel_options import ParallelOptions
-from vtk_cli.engine.process_plan import process_plan
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.process_plan import process_plan
 from vtk_cli.models.spaces.cost import in_millions
 from vtk_cli.search.evolution_stage import Budget
 from vtk_cli.search.judgement import Judgement

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.engine.results import ResultStore, work_through
+from vtk_cli.engine.pieces.results import ResultStore, work_through
+from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder
 from vtk_cli.models.spaces.catalog import space_named
 from vtk_cli.reports.curves import Points, draw_points

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.optimisation import LearningRates, build_schedule
-from vtk_cli.engine.results import Result
+from vtk_cli.engine.pieces.results import Result
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.update import Clock
 from vtk_cli.files import content_key

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from vtk_cli.console import Console
-from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
+from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
-from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import write_json, write_text

@@ -6,7 +6,7 @@ import shlex
 import sys
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World, join_world, shared_run
+from vtk_cli.engine.processes.distributed import World, join_world, shared_run
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import ExitCode
 from vtk_cli.models.spaces.architecture import Architecture, write_architecture

@@ -15,11 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.console import Console
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import Batches
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, Scheduler
 from vtk_cli.engine.optimisation import LearningRates, build_schedule
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import preserved_rng, seed_everything
 from vtk_cli.engine.update import Clock
 from vtk_cli.errors import UserError

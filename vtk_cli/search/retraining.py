@@ -16,8 +16,8 @@ from typing import Any
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import FitResult, fit
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.models.best_weights import BestWeights

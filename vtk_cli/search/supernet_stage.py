@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from vtk_cli.console import Console
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import Batches
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.optimisation import LearningRates, build_schedule
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.errors import UserError
 from vtk_cli.files import make_folder, write_json

@@ -27,10 +27,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from vtk_cli.engine.processes.sharded_weights import gradients_exchanged
+from vtk_cli.engine.processes.weights_together import own_memory
 from vtk_cli.engine.seeds import sample_seed
-from vtk_cli.engine.sharded_weights import gradients_exchanged
 from vtk_cli.engine.update import Clock, gradients_stay_here
-from vtk_cli.engine.weights_together import own_memory
 from vtk_cli.models.spaces.genes import Genes
 from vtk_cli.models.spaces.supernet import Supernet
 from vtk_cli.search.samplers import Path, PathSampler

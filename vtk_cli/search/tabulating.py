@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
-from vtk_cli.engine.results import Result, ResultStore, work_through
+from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.results import Result, ResultStore, work_through
+from vtk_cli.engine.pieces.sharding import work_on_devices
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
-from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import content_key

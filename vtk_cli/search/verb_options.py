@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtk_cli.data.options import DIGITS
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.models.spaces.architecture import parse_architecture
 from vtk_cli.models.spaces.catalog import RELEASED, SPACES

@@ -12,7 +12,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.detection import ImageRecord
 from vtk_cli.data.points import PointImage
 from vtk_cli.data.walking import file_size
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.segment.labels.sources import Sources, label_files
 from vtk_cli.segment.looking import Looker

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
-from vtk_cli.engine.distributed import World, join_world, shared_run
 from vtk_cli.engine.loop import FitResult
-from vtk_cli.engine.process_plan import process_plan
+from vtk_cli.engine.processes.distributed import World, join_world, shared_run
+from vtk_cli.engine.processes.process_plan import process_plan
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.errors import ExitCode

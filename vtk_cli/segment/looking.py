@@ -15,8 +15,8 @@ from vtk_cli.data.detection.outlines import outline_mask, outline_of_mask
 from vtk_cli.data.detection.results import Detections
 from vtk_cli.data.points import PointImage, PointSet, click_of_mask
 from vtk_cli.engine.devices import Precision, autocast
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.shared_work import in_every_process
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.shared_work import in_every_process
 from vtk_cli.errors import JobError
 from vtk_cli.segment.labels.inputs import classes_of
 from vtk_cli.segment.solov2.inference import InferenceSettings, find_instances, masks_of_objects

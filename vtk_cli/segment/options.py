@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from vtk_cli.engine.options import FaultOptions
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, option
 from vtk_cli.segment.recipes import RECIPES

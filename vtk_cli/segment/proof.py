@@ -20,10 +20,10 @@ import torch
 from vtk_cli.console import Console
 from vtk_cli.data.coco_files import read_coco_file
 from vtk_cli.data.detection.outlines import RunLengths, outline_of, run_lengths_of
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.result_folders import ResultFolders
+from vtk_cli.engine.pieces.result_folders import ResultFolders
+from vtk_cli.engine.pieces.turns import WHOLE, Share
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.run_weights import LAST
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder, content_key, make_folder
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof

@@ -18,7 +18,7 @@ from vtk_cli.data.detection.results import results_of, write_results, yolo_polyg
 from vtk_cli.data.images import BrokenImage, decode_image
 from vtk_cli.data.inputs import find_inputs, is_video
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.distributed import join_world
+from vtk_cli.engine.processes.distributed import join_world
 from vtk_cli.engine.run_folder import LOCK
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 from vtk_cli.console import Console
 from vtk_cli.data.options import DIGITS, ImageOptions
 from vtk_cli.engine.options import TrainingOptions
+from vtk_cli.engine.pieces.shard_options import ShardOptions
 from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
-from vtk_cli.engine.shard_options import ShardOptions
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.models.names import ALIASES
 from vtk_cli.options import RunOptions, add_command, fraction, new_app, option

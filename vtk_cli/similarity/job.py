@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from vtk_cli.console import Console
-from vtk_cli.engine.assembly import end_shard
 from vtk_cli.engine.devices import resolve_device
+from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
-from vtk_cli.engine.sharding import work_on_devices
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import flag_name, option_fields

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import Precision, autocast
-from vtk_cli.engine.turns import WHOLE, Share, in_turns
+from vtk_cli.engine.pieces.turns import WHOLE, Share, in_turns
 from vtk_cli.errors import UserError
 from vtk_cli.files import content_key
 from vtk_cli.similarity.attack import Attack, noisy

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.engine.turns import in_turns
+from vtk_cli.engine.pieces.turns import in_turns
 from vtk_cli.errors import UserError
 from vtk_cli.files import cache_folder, remove_leftovers, require_folder
 from vtk_cli.models.names import NetworkName, read_network_list

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from vtk_cli.console import Console
+from vtk_cli.engine.pieces.turns import WHOLE, Share, in_turns
 from vtk_cli.engine.signals import StopRequest, stop_requests
-from vtk_cli.engine.turns import WHOLE, Share, in_turns
 from vtk_cli.files import cache_folder
 from vtk_cli.models.names import NetworkName
 from vtk_cli.reports.evidence import Claim, Proof

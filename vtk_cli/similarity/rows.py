@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vtk_cli.engine.devices import autocast
-from vtk_cli.engine.turns import in_turns
+from vtk_cli.engine.pieces.turns import in_turns
 from vtk_cli.files import content_key
 from vtk_cli.similarity.attack import adversarial, to_bytes
 from vtk_cli.similarity.members import Member

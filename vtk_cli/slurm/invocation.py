@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from vtk_cli.app import app
-from vtk_cli.engine.parallel_options import ProcessOptions
+from vtk_cli.engine.processes.parallel_options import ProcessOptions
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.options import Options, RunOptions, option_fields
 

@@ -21,9 +21,9 @@ from torchvision.datasets import ImageFolder
 from vtk_cli.console import Console
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
 from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.timing import finish, in_turns
 from vtk_cli.engine.update import Updater
 from vtk_cli.reports.evidence import BenchRow

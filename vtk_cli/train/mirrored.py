@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor
 
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import preserved_sample_rng, sample_rng, sample_seed, start_sample_rng
 from vtk_cli.train.mirrored import Mirrored
 

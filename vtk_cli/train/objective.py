@@ -17,10 +17,10 @@ import torch
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
 
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.whole_batch import summed
 from vtk_cli.engine.seeds import preserved_rng, preserved_sample_rng, sample_seed, start_sample_rng
 from vtk_cli.engine.update import Clock, gradients_stay_here
-from vtk_cli.engine.whole_batch import summed
 from vtk_cli.errors import UserError
 from vtk_cli.models.preprocessing import PixelConfig
 from vtk_cli.train.losses import LossKind, criterion, point_loss, relaxed_target

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vtk_cli.data.options import DIGITS
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.train.image_options import AugmentationOptions, DataOptions
 from vtk_cli.train.network_options import DEFAULT_MODEL, NetworkOptions, SubOptions

@@ -17,7 +17,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.classification import EvalSet, ImageSource
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.engine.devices import Precision
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import UserError
 from vtk_cli.models.evaluation import Evaluation, evaluate
 from vtk_cli.models.preprocessing import PixelConfig

@@ -8,7 +8,7 @@ from torch import nn
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_precision
-from vtk_cli.engine.process_plan import process_plan
+from vtk_cli.engine.processes.process_plan import process_plan
 from vtk_cli.train.cost import StepCost
 from vtk_cli.train.options import TrainOptions
 from vtk_cli.train.preparation import Training

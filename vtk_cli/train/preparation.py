@@ -14,11 +14,11 @@ from vtk_cli.data.augmented import AugmentedImages, WatchedBatches
 from vtk_cli.data.byproducts import Byproducts, PointTargets, match_byproducts, read_byproducts
 from vtk_cli.data.classification import EvalSet, ImageSource, Splits, open_classification
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import LoaderBatches
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, Scheduler
 from vtk_cli.engine.optimisation import LearningRates, build_optimizer, build_schedule, parameter_groups
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import UserError

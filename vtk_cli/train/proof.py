@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock, fit
-from vtk_cli.engine.result_folders import ResultFolders
-from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.engine.pieces.result_folders import ResultFolders
+from vtk_cli.engine.pieces.turns import WHOLE, Share
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.files import cache_folder, content_key
 from vtk_cli.models.accuracy import Evaluation
 from vtk_cli.models.evaluation import evaluate

@@ -22,10 +22,10 @@ from vtk_cli.data.classification_named import ArrayReader
 from vtk_cli.data.digits import SIDE, Split, load_glyphs
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.data.painting import Bytes, contrasting_colour, draw_glyph, load_photos, paint, photo_crop
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
-from vtk_cli.engine.result_folders import ResultFolders
-from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.engine.pieces.result_folders import ResultFolders
+from vtk_cli.engine.pieces.turns import WHOLE, Share
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.files import cache_folder, content_key
 from vtk_cli.models.accuracy import Evaluation
 from vtk_cli.models.evaluation import evaluate

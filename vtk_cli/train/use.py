@@ -10,7 +10,7 @@ from vtk_cli.data.coco_files import find_coco_files
 from vtk_cli.data.evaluation_batches import EvaluationBatches, evaluation_transform
 from vtk_cli.data.options import DIGITS
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.distributed import World, join_world
+from vtk_cli.engine.processes.distributed import World, join_world
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError
 from vtk_cli.files import require_folder

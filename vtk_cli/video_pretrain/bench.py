@@ -24,8 +24,8 @@ from vtk_cli.data.video.measuring import (
 from vtk_cli.data.video.records import VideoFile
 from vtk_cli.data.video.sets import VideoSet
 from vtk_cli.engine.devices import describe_device
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loss_meter import LossMeter
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.update import Updater
 from vtk_cli.reports.evidence import BenchRow
 from vtk_cli.video_pretrain.options import VideoOptions

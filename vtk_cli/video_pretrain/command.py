@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vtk_cli.console import Console
-from vtk_cli.engine.launch import launched
+from vtk_cli.engine.processes.launch import launched
 from vtk_cli.engine.recipe_verb import RecipeTable, add_recipes
 from vtk_cli.errors import ExitCode
 from vtk_cli.options import SpeechOptions, add_command, new_app, option

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from vtk_cli.data.video.records import parse_sampling
-from vtk_cli.engine.parallel_options import SharedTrainingOptions
+from vtk_cli.engine.processes.parallel_options import SharedTrainingOptions
 from vtk_cli.errors import UserError
 from vtk_cli.options import option
 from vtk_cli.video_pretrain.data_options import ListOptions

@@ -17,9 +17,9 @@ from torch import nn
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_precision
-from vtk_cli.engine.distributed import join_world, shared_run
 from vtk_cli.engine.loop import FitResult, fit
-from vtk_cli.engine.process_plan import process_plan
+from vtk_cli.engine.processes.distributed import join_world, shared_run
+from vtk_cli.engine.processes.process_plan import process_plan
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.workers import worker_count

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Subset
 from vtk_cli.console import Console
 from vtk_cli.data.video.clips import ClipSource
 from vtk_cli.engine.devices import Precision, autocast
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.gathered import merged
-from vtk_cli.engine.shared_work import in_every_process
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.gathered import merged
+from vtk_cli.engine.processes.shared_work import in_every_process
 from vtk_cli.engine.workers import outlive_stop_signals
 from vtk_cli.errors import JobError, UserError
 from vtk_cli.video_pretrain.samples import Seen, TestSet, TestViews

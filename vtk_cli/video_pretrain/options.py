@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vtk_cli.data.video.records import Sampling, parse_sampling
-from vtk_cli.engine.parallel_options import ParallelOptions
+from vtk_cli.engine.processes.parallel_options import ParallelOptions
 from vtk_cli.errors import UserError
 from vtk_cli.video_pretrain.augmentation_options import AugmentationOptions
 from vtk_cli.video_pretrain.data_options import MOVING_DIGITS, DataOptions

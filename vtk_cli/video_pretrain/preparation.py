@@ -13,10 +13,10 @@ from vtk_cli.data.video.clips import ClipSource, CountedBatches
 from vtk_cli.data.video.decoding import VideoDecoder
 from vtk_cli.data.video.reading import check_backend
 from vtk_cli.data.video.sets import VideoSet, open_videos
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import LoaderBatches
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.update import Loss
 from vtk_cli.engine.workers import worker_count

@@ -24,11 +24,11 @@ from vtk_cli.data.moving_digits import build_moving_digits
 from vtk_cli.data.video.clips import ClipSource
 from vtk_cli.data.video.decoding import VideoDecoder
 from vtk_cli.data.video.sets import VideoSet, open_videos
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import fit
-from vtk_cli.engine.results import ResultStore, work_through
+from vtk_cli.engine.pieces.results import ResultStore, work_through
+from vtk_cli.engine.pieces.turns import WHOLE, Share
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.engine.turns import WHOLE, Share
 from vtk_cli.files import cache_folder, content_key, lock, make_folder
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof

@@ -20,7 +20,7 @@ from vtk_cli.data.video.reading import check_backend
 from vtk_cli.data.video.records import Short, VideoFile, is_video, parse_sampling
 from vtk_cli.data.video.sets import VideoSet
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.distributed import World, join_world
+from vtk_cli.engine.processes.distributed import World, join_world
 from vtk_cli.engine.run_config import RunConfig
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.errors import ExitCode, UserError

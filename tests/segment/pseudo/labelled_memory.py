@@ -17,7 +17,7 @@ import torch
 
 from vtk_cli.console import Console
 from vtk_cli.data.points import Classes, PointImage, PointSet
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.segment.looking import PUBLISHED_POINTS
 from vtk_cli.segment.pseudo.labelling import write_pseudo
 from vtk_cli.segment.solov2.point_inference import PointMasks

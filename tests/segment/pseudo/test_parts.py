@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vtk_cli.console import Console
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.errors import JobError, Preempted
 from vtk_cli.segment.pseudo.parts import made, make_each
 

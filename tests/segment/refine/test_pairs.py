@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vtk_cli.data.detection.outlines import outline_of_mask
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.errors import UserError
 from vtk_cli.segment.pseudo.labels import PseudoLabel

@@ -14,8 +14,8 @@ from vtk_cli.data.detection.outlines import outline_of_mask
 from vtk_cli.data.embedded import open_embedded
 from vtk_cli.data.points.clicks import click_of_mask
 from vtk_cli.engine.batches import LoaderBatches
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Plan, fit
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.errors import UserError
 from vtk_cli.files import CACHE_VARIABLE

@@ -15,7 +15,7 @@ from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.outlines import Bools, outline_of_mask
 from vtk_cli.data.points import Classes, PointImage, PointSet, click_of_mask
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.segment.labels.points import prompts_of
 from vtk_cli.segment.labels.sources import common_folder, unclicked
 from vtk_cli.segment.looking import Looker

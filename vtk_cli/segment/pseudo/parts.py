@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from vtk_cli.console import Progress
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.errors import VtkError
 from vtk_cli.files import disk_errors, make_folder

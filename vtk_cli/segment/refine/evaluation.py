@@ -12,8 +12,8 @@ from itertools import chain, groupby
 import torch
 
 from vtk_cli.data.detection.outlines import run_lengths_of
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.shared_work import in_every_process
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.shared_work import in_every_process
 from vtk_cli.segment.pseudo.labels import mask_iou
 from vtk_cli.segment.refine.configurations import RefineConfig
 from vtk_cli.segment.refine.inference import RefineNetwork, refine_labels

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.whole_batch import summed
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.whole_batch import summed
 
 EPSILON = 1e-7
 

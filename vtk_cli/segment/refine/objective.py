@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.segment.refine.configurations import RefineConfig
 from vtk_cli.segment.refine.losses import soft_dice_loss
 from vtk_cli.segment.refine.pairs import RefineBatch

@@ -18,12 +18,12 @@ from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.scenes import normalised
 from vtk_cli.data.points import PointSet
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import LoaderBatches
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import EqualEpochs, equal_epochs
 from vtk_cli.engine.loop import Plan, fit
 from vtk_cli.engine.metrics import Row
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.run_weights import BEST
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.workers import worker_count

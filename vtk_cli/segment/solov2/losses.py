@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.whole_batch import summed
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.whole_batch import summed
 from vtk_cli.segment.solov2.masks import mask_logits
 from vtk_cli.segment.solov2.predictions import LevelOutput, Outputs
 from vtk_cli.segment.solov2.targets import BACKGROUND, ImageTargets, LevelTargets

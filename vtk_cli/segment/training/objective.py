@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import Clock
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.segment.solov2.configurations import SegmenterConfig
 from vtk_cli.segment.solov2.losses import solo_losses
 from vtk_cli.segment.solov2.predictions import Target

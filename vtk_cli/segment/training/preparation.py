@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vtk_cli.console import Console
 from vtk_cli.data.detection import DetectionSet
-from vtk_cli.engine.batch_norm import synchronise_batch_norm
 from vtk_cli.engine.batches import Batches, LoaderBatches
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.epochs import EqualEpochs, equal_epochs
 from vtk_cli.engine.loop import Plan
+from vtk_cli.engine.processes.batch_norm import synchronise_batch_norm
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import seed_everything
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.segment.labels.inputs import classes_of

@@ -15,9 +15,9 @@ from vtk_cli.data.detection import DetectionSet
 from vtk_cli.data.detection.evaluation import Evaluation, evaluate_masks
 from vtk_cli.data.detection.results import Detections
 from vtk_cli.data.points import Classes
-from vtk_cli.engine.distributed import World
 from vtk_cli.engine.loop import FitResult, fit
 from vtk_cli.engine.metrics import Row
+from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.run_weights import BEST, EMA, LAST
 from vtk_cli.engine.workers import worker_count
 from vtk_cli.models.best_weights import BestWeights

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 
 
 def summed(value: Tensor, world: World | None) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vtk_cli.engine.turns import WHOLE, Share
+from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.errors import UserError
 from vtk_cli.options import RunOptions, SpeechOptions, option
 

@@ -12,7 +12,7 @@ import tomli_w
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.shard_options import QUEUE, ShardOptions
+from vtk_cli.engine.pieces.shard_options import QUEUE, ShardOptions
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.errors import JobError
 

@@ -16,8 +16,8 @@ from datetime import timedelta
 from torch._C._distributed_c10d import Store
 
 from vtk_cli.console import Console
-from vtk_cli.engine.launchers import adopt_slurm_step
-from vtk_cli.engine.meeting import comes, shared_store
+from vtk_cli.engine.processes.launchers import adopt_slurm_step
+from vtk_cli.engine.processes.meeting import comes, shared_store
 from vtk_cli.errors import PeerLost
 
 _PATIENCE = timedelta(seconds=10)

@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
-from vtk_cli.engine.launchers import adopt_slurm_step
+from vtk_cli.engine.processes.launchers import adopt_slurm_step
 from vtk_cli.errors import JobError
 
 _LOOK_AGAIN_S, _ANSWER = 0.02, timedelta(seconds=0.1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from vtk_cli.engine.sharded_optimizer import own_rows
+from vtk_cli.engine.processes.sharded_optimizer import own_rows
 
 
 @contextmanager

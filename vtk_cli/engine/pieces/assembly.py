@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vtk_cli.console import Console
-from vtk_cli.engine.results import ResultStore, work_through
-from vtk_cli.engine.shard_options import ShardOptions
+from vtk_cli.engine.pieces.results import ResultStore, work_through
+from vtk_cli.engine.pieces.shard_options import ShardOptions
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.errors import ExitCode
 from vtk_cli.files import content_key, sha256_file

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vtk_cli.engine.results import Result
+from vtk_cli.engine.pieces.results import Result
+from vtk_cli.engine.pieces.turns import WHOLE, Share, in_turns
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.engine.turns import WHOLE, Share, in_turns
 from vtk_cli.files import disk_errors, lock, make_folder, write_json
 
 Piece = TypeVar("Piece")

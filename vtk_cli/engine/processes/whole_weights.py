@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vtk_cli.engine.averages import Averages, state_tensors
-from vtk_cli.engine.distributed import World
+from vtk_cli.engine.processes.distributed import World
 
 
 class WholeWeights:

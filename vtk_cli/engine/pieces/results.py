@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vtk_cli.engine.pieces.turns import WHOLE, Share, in_turns
 from vtk_cli.engine.signals import StopRequest
-from vtk_cli.engine.turns import WHOLE, Share, in_turns
 from vtk_cli.files import disk_errors, lock, write_json
 
 Piece = TypeVar("Piece")

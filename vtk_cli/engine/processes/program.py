@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from vtk_cli.console import Console
-from vtk_cli.engine.launchers import is_launched
+from vtk_cli.engine.processes.launchers import is_launched
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -36,7 +36,7 @@ class Program:
         Raises:
             JobError: the first process cannot be reached.
         """
-        from vtk_cli.engine.meeting import meet
+        from vtk_cli.engine.processes.meeting import meet
 
         self._store = meet()
 
@@ -53,7 +53,7 @@ class Program:
         """
         if is_launched():
             hush_torch()
-            from vtk_cli.engine.one_voice import complain
+            from vtk_cli.engine.processes.one_voice import complain
 
             return complain(text, code, self._store, of_loss=of_loss)
         Console().error(text)

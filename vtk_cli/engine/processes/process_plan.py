@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.parallel_options import SharedTrainingOptions
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.parallel_options import SharedTrainingOptions
 from vtk_cli.errors import UserError
 
 

@@ -18,10 +18,10 @@ import torch.distributed as dist
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.launchers import adopt_slurm_step, is_launched
-from vtk_cli.engine.meeting import meet
-from vtk_cli.engine.one_voice import lost_peers_named
-from vtk_cli.engine.parallel_options import Parallel
+from vtk_cli.engine.processes.launchers import adopt_slurm_step, is_launched
+from vtk_cli.engine.processes.meeting import meet
+from vtk_cli.engine.processes.one_voice import lost_peers_named
+from vtk_cli.engine.processes.parallel_options import Parallel
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.errors import UserError, VtkError
 from vtk_cli.options import RunOptions

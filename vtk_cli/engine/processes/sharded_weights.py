@@ -26,10 +26,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from vtk_cli.engine.averages import Averages, kept_buffers
-from vtk_cli.engine.distributed import World
-from vtk_cli.engine.sharded_blocks import blocks
-from vtk_cli.engine.sharded_optimizer import ShardedOptimizer, distributed, own_rows, replicated
-from vtk_cli.engine.weights_together import own_memory, own_part
+from vtk_cli.engine.processes.distributed import World
+from vtk_cli.engine.processes.sharded_blocks import blocks
+from vtk_cli.engine.processes.sharded_optimizer import ShardedOptimizer, distributed, own_rows, replicated
+from vtk_cli.engine.processes.weights_together import own_memory, own_part
 
 _KEPT_BACK = "gradients_are_kept_back"
 _BROADCAST_BYTES = 2**28

@@ -11,9 +11,9 @@ from functools import wraps
 from typing import TypeVar
 
 from vtk_cli.console import Console
-from vtk_cli.engine.launchers import is_launched
-from vtk_cli.engine.parallel_options import ProcessOptions
-from vtk_cli.engine.program import Program, hush_torch, running_program
+from vtk_cli.engine.processes.launchers import is_launched
+from vtk_cli.engine.processes.parallel_options import ProcessOptions
+from vtk_cli.engine.processes.program import Program, hush_torch, running_program
 from vtk_cli.errors import ExitCode
 
 OptionsType = TypeVar("OptionsType", bound=ProcessOptions)
@@ -40,7 +40,7 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
             hush_torch()
         if is_launched():
             return _run_among_others(run, options, console, this)
-        from vtk_cli.engine.local_processes import require_devices, run_processes
+        from vtk_cli.engine.processes.local_processes import require_devices, run_processes
 
         require_devices(options.device or "auto", count)
         if getattr(options, "dry_run", False):
@@ -51,7 +51,7 @@ def launched(run: Run[OptionsType]) -> Run[OptionsType]:
 
 
 def _run_among_others(run: Run[OptionsType], options: OptionsType, console: Console, this: Program) -> ExitCode | None:
-    from vtk_cli.engine.one_voice import lost_peers_named
+    from vtk_cli.engine.processes.one_voice import lost_peers_named
 
     with lost_peers_named():
         this.meet_others()
