@@ -23,7 +23,7 @@ from vtk_cli import __version__
 from vtk_cli.engine.processes.program import Program, program
 from vtk_cli.engine.signals import prompt_stops
 from vtk_cli.engine.workers import lost_worker
-from vtk_cli.errors import ExitCode, Interrupted, PeerLost, Preempted, Stopped, VtkError
+from vtk_cli.errors import ExitCode, PeerLost, Stopped, VtkError
 
 SUBCOMMANDS = {
     "train": (
@@ -83,15 +83,6 @@ class LazyGroup(TyperGroup):
                 command = verbs[name]
         return name, command, rest
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the subcommand; what stops it before its work begins gets its word and its code, too."""
-        try:
-            return super().invoke(ctx)
-        except Stopped as stop:
-            raise Preempted(str(stop)) from stop
-        except KeyboardInterrupt as stop:
-            raise Interrupted(str(stop) or "interrupted") from stop
-
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -126,18 +117,18 @@ def vtk(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `vtk` with `arguments` (default: the process's own) and return its exit code (`errors.ExitCode`)."""
-    with program(sys.argv[1:] if arguments is None else arguments) as running, prompt_stops():
-        return _run(running)
+    with program(sys.argv[1:] if arguments is None else arguments) as running, prompt_stops() as stopped:
+        return _run(running, stopped)
 
 
-def _run(running: Program) -> int:
+def _run(running: Program, stopped: Sequence[Stopped]) -> int:
     arguments = list(running.arguments)
     try:
         command = typer.main.get_command(app)
         code = command.main(args=arguments, prog_name="vtk", standalone_mode=False) or ExitCode.DONE
         if sys.stdout is not None:  # it is None where the caller closed it
             sys.stdout.flush()  # what cannot be written is heard here, not while Python ends
-        return int(code)
+        return _interrupted(running, stopped) if code == ExitCode.INTERRUPTED else int(code)
     except VtkError as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -148,7 +139,7 @@ def _run(running: Program) -> int:
             return ExitCode.USAGE
         return running.complain(" ".join(what.replace("Value error, ", "").split()), ExitCode.USAGE)
     except (KeyboardInterrupt, Abort):
-        return running.complain("interrupted", ExitCode.INTERRUPTED)
+        return _interrupted(running, stopped)
     except RuntimeError as error:
         if not (line := lost_worker(error)):
             raise
@@ -162,6 +153,13 @@ def _run(running: Program) -> int:
         if error.errno == errno.EPIPE:  # a reader who has read enough needs no message
             return ExitCode.FAILED
         return running.complain(f"{error.filename or 'the output'}: {error.strerror or error}", ExitCode.FAILED)
+
+
+def _interrupted(running: Program, stopped: Sequence[Stopped]) -> int:
+    """Say what typer, which makes a code of an interruption outside a command's work, leaves unsaid."""
+    if stopped:
+        return running.complain(str(stopped[0]), ExitCode.PREEMPTED)
+    return running.complain("interrupted", ExitCode.INTERRUPTED)
 
 
 def _drop_unwritten_output() -> None:

@@ -233,10 +233,10 @@ def tell_when_heard(file: str) -> None:
     hear = app.prompt_stops
 
     @contextmanager
-    def told() -> Iterator[None]:
-        with hear():
+    def told() -> Iterator[Any]:
+        with hear() as stopped:
             Path(file).touch()
-            yield
+            yield stopped
 
     app.prompt_stops = told  # type: ignore[attr-defined]
 

@@ -81,37 +81,39 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def prompt_stops() -> Iterator[None]:
+def prompt_stops() -> Iterator[list[Stopped]]:
     """Where no `stop_requests` notes them, SIGTERM and SIGUSR1 end the command as SIGINT does, by an exception.
 
     Everything that is open is left in order: the record of the run says `preempted`, temporary files are removed.
     Only the first counts, so that nothing disturbs the leaving; processes that were forked meanwhile die of them.
 
+    Yields:
+        The `Stopped` that was raised, when one has been: whoever swallows it on its way is not the last to know.
+
     Raises:
         Stopped: one came.
     """
+    raised: list[Stopped] = []
     owner, numbers = os.getpid(), (signal.SIGTERM, signal.SIGUSR1)
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield raised
         return
-    is_leaving = False
 
     def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        nonlocal is_leaving
         if os.getpid() != owner:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        if not is_leaving:
-            is_leaving = True
+        if not raised:
             name = signal.Signals(number).name
-            raise Stopped(f"stopped by {name}; all that was saved before is there; run the same command to go on")
+            raised.append(Stopped(f"stopped by {name}; all that was saved is there; run the same command to go on"))
+            raise raised[0]
 
     before = {number: signal.getsignal(number) for number in numbers}
     ours = [number for number, handler in before.items() if handler is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, leave)
     try:
-        yield
+        yield raised
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
