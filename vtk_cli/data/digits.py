@@ -15,8 +15,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
@@ -66,6 +64,8 @@ def load_digits_split(split: Split) -> DigitsSplit:
 
 def load_glyphs(split: Split) -> Glyphs:
     """The digits of a split as they come, 8x8."""
+    from sklearn.datasets import load_digits  # takes a second
+
     source = load_digits()
     labels = np.asarray(source.target, np.int64)
     ids = split_ids(labels, split)
@@ -74,6 +74,8 @@ def load_glyphs(split: Split) -> Glyphs:
 
 def split_ids(labels: npt.NDArray[np.int64], split: Split) -> npt.NDArray[np.int64]:
     """The ids of a split, ascending: the same stratified draw on every machine."""
+    from sklearn.model_selection import train_test_split
+
     parts = train_test_split(np.arange(len(labels)), test_size=VAL_COUNT, stratify=labels, random_state=0)
     return np.sort(np.asarray(parts[SPLITS.index(split)], np.int64))
 

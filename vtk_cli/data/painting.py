@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from vtk_cli.data.digits import upscale
 
@@ -42,6 +41,8 @@ class Glyph:
 
 def load_photos() -> tuple[Bytes, Bytes]:
     """The two photos: uint8 (427, 640, 3) each, RGB."""
+    from sklearn.datasets import load_sample_images  # takes a second
+
     first, second = load_sample_images().images
     return np.asarray(first, np.uint8), np.asarray(second, np.uint8)
 

@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -219,6 +218,8 @@ def average_precisions(scores: Floats, targets: Bools) -> Floats:
     Returns:
         (K,) in [0, 1]; NaN for a class that no sample shows.
     """
+    from sklearn.metrics import average_precision_score  # takes a second
+
     found = [
         average_precision_score(shown, score) if shown.any() else np.nan
         for shown, score in zip(targets.T, scores.T, strict=True)

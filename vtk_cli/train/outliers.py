@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 from torch import nn
 
 from vtk_cli.console import Console
@@ -37,6 +36,8 @@ def outlier_precision(outside: Floats, inside: Floats) -> float:
         In [0, 1]; confidence that knows nothing comes to n / (n + m).
     """
     is_outlier = np.concatenate([np.ones(len(outside)), np.zeros(len(inside))])
+    from sklearn.metrics import average_precision_score  # takes a second
+
     return float(average_precision_score(is_outlier, -np.concatenate([outside, inside])))
 
 
