@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ CACHE_VARIABLE = "VTK_CACHE"
 TEMPORARY_PREFIX = ".tmp-"
 """What the names of files begin with while they are being written."""
 
+_SEAL = "checksum"
 _LONGEST_PART = 120
 """Bytes; file systems allow 255 for a whole name."""
 _OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -180,6 +181,23 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, keys in the given order; NaN and infinity are an error (`ValueError`)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, and in it the checksum of its content: `read_sealed` believes no other."""
+    content = json.loads(json.dumps(dict(value), allow_nan=False))
+    if _SEAL in content:
+        raise ValueError(f"{_SEAL!r} is the seal's own name")
+    write_json(path, {**content, _SEAL: content_key(content)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote; None where there is nothing, or what is there is torn or was changed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) and found.pop(_SEAL, None) == content_key(found) else None
+    except (OSError, ValueError):
+        return None
 
 
 def sha256_file(path: Path) -> str:

@@ -5,12 +5,11 @@ One gives the features that digits are made by, another one measures what was ma
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -23,13 +22,14 @@ from vtk_cli.data.digits import load_glyphs, upscale
 from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.engine.loop import Clock, Plan, fit
 from vtk_cli.engine.seeds import preserved_rng, seed_everything
-from vtk_cli.files import cache_folder, content_key, lock, sha256_file, write_json
+from vtk_cli.files import cache_folder, content_key, lock, read_sealed, sha256_file, write_sealed
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.models.weights import state_sha256
 
 Classifier = TypeVar("Classifier", bound=nn.Module)
 
 _FORMAT = 1
+_CARD, _WEIGHTS = "card.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -149,16 +149,16 @@ def _train(
     )
 
 
-def _card(folder: Path) -> dict[str, str]:
-    path = folder / "card.json"
-    card: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return card
+def _card(folder: Path) -> dict[str, Any]:
+    return read_sealed(folder / _CARD) or {}
 
 
 def _load(network: nn.Module, folder: Path, console: Console) -> bool:
-    """Load the cached weights; False where there are none or the file is not what was written."""
-    card, weights = _card(folder), folder / "model.safetensors"
+    """Load the cached weights; False where there are none or a file is not what was written."""
+    card, weights = _card(folder), folder / _WEIGHTS
     if not card:
+        if (folder / _CARD).exists():
+            console.warn(f"{folder / _CARD}: damaged; training the network again")
         return False
     if not weights.exists() or sha256_file(weights) != card["file_sha256"]:
         console.warn(f"{weights}: damaged; training it again")
@@ -169,7 +169,7 @@ def _load(network: nn.Module, folder: Path, console: Console) -> bool:
 
 def _save(network: nn.Module, folder: Path) -> None:
     """Write the weights, then the card, last of all; then the state of the training goes."""
-    weights = folder / "model.safetensors"
+    weights = folder / _WEIGHTS
     save_described(weights, network.state_dict(), {})
-    write_json(folder / "card.json", {"weights_sha256": state_sha256(network), "file_sha256": sha256_file(weights)})
+    write_sealed(folder / _CARD, {"weights_sha256": state_sha256(network), "file_sha256": sha256_file(weights)})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

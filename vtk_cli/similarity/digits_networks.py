@@ -7,7 +7,6 @@ noise and every transfer looks like similarity, and cached under a key of everyt
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from vtk_cli.engine.batches import TensorBatches
 from vtk_cli.engine.loop import Clock, Plan, fit
 from vtk_cli.engine.seeds import preserved_rng, seed_everything
 from vtk_cli.errors import UserError
-from vtk_cli.files import cache_folder, content_key, lock, sha256_file, write_json
+from vtk_cli.files import cache_folder, content_key, lock, read_sealed, sha256_file, write_sealed
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.models.weights import state_sha256
 from vtk_cli.models.zoo import PixelConfig, network_metadata
@@ -44,6 +43,7 @@ NOISE = 0.25
 """Half-width of the largest noise added in training, in [0, 1] pixel units."""
 
 _FORMAT = 2
+_CARD, _WEIGHTS = "card.json", "model.safetensors"
 _AUGMENTATION_DOMAIN = 3
 _LARGE = 60e6
 """Parameters above which a network without batch norm learns the digits in half the epochs, at a lower rate."""
@@ -155,7 +155,7 @@ def trained(
     with lock(folder / "lock", wait=wait, busy="another process is training this network"), preserved_rng():
         seed_everything(network.seed)
         net = network.build()
-        if not _load(net, folder, console):
+        if not _load(net, network, folder, console):
             plan = Plan(network.recipe.epochs, clip_norm=1.0, checkpoint_seconds=checkpoint_seconds)
             _train(net.to(device), network, plan, folder=folder, device=device, console=console)
             _save(net, network, folder)
@@ -192,10 +192,8 @@ def _folder(network: DigitsNetwork) -> Path:
 
 
 def _card(folder: Path) -> dict[str, Any]:
-    """What is written beside finished weights, last of all: the network and the weights' checksum. Empty if absent."""
-    path = folder / "card.json"
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return card
+    """What is written last, beside finished weights: the network, the weights' checksum. Empty if absent or torn."""
+    return read_sealed(folder / _CARD) or {}
 
 
 def add_noise(pixels: Tensor, sample_numbers: Tensor, seed: int) -> Tensor:
@@ -274,23 +272,25 @@ def _train(
     )
 
 
-def _load(net: nn.Module, folder: Path, console: Console) -> bool:
-    """Load the cached weights into `net`; False where there are none or the file is not what was written."""
-    card, weights = _card(folder), folder / "model.safetensors"
+def _load(net: nn.Module, network: DigitsNetwork, folder: Path, console: Console) -> bool:
+    """Load the cached weights into `net`; False where there are none or a file is not what was written."""
+    card, weights = _card(folder), folder / _WEIGHTS
     if not card:
+        if (folder / _CARD).exists():
+            console.warn(f"{folder / _CARD}: damaged; training {network.label} again")
         return False
     if not weights.exists() or sha256_file(weights) != card["file_sha256"]:
-        console.warn(f"{weights}: damaged; training {card['label']} again")
+        console.warn(f"{weights}: damaged; training {network.label} again")
         return False
     net.load_state_dict(load_file(weights))
     return True
 
 
 def _save(net: nn.Module, network: DigitsNetwork, folder: Path) -> None:
-    weights = folder / "model.safetensors"
+    weights = folder / _WEIGHTS
     # With this metadata the file can be named alone.
     save_described(weights, net.state_dict(), network_metadata(network.timm_name, PIXELS, network.model_args))
     # The weights' own checksum as well: safetensors may write the same weights as different bytes.
     checksums = {"weights_sha256": state_sha256(net), "file_sha256": sha256_file(weights)}
-    write_json(folder / "card.json", {**asdict(network), **checksums})
+    write_sealed(folder / _CARD, {**asdict(network), **checksums})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a finished training's state: three times its weights

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vtk_cli.engine.pieces.results import Result
+from vtk_cli.engine.pieces.results import Result, sealed_result
 from vtk_cli.engine.pieces.turns import WHOLE, Share, in_turns
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.files import disk_errors, lock, make_folder, write_json
+from vtk_cli.files import lock, make_folder, write_sealed
 
 Piece = TypeVar("Piece")
 
@@ -35,19 +34,8 @@ class ResultFolders:
         return self.folder / key
 
     def get(self, key: str) -> Result | None:
-        """The result under `key`; None where there is none or its file is torn, which is removed."""
-        path = self.place(key) / RESULT
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            found = None
-        if isinstance(found, dict):
-            return found
-        with disk_errors(path):
-            path.unlink(missing_ok=True)
-        return None
+        """The result under `key`; None where there is none or its file is torn or was changed, which is removed."""
+        return sealed_result(self.place(key) / RESULT)
 
     def through(
         self,
@@ -80,7 +68,7 @@ class ResultFolders:
                 result = self.get(piece[1])  # another process may have been quicker
                 if result is None:
                     result = compute(piece[0], place)
-                    write_json(place / RESULT, result)
+                    write_sealed(place / RESULT, result)
                     shutil.rmtree(place / _UNFINISHED, ignore_errors=True)
                 return result
 

@@ -6,7 +6,6 @@ absent, a piece is locked while somebody computes it, and nothing is computed tw
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,20 @@ from typing import Any, TypeVar
 
 from vtk_cli.engine.pieces.turns import WHOLE, Share, in_turns
 from vtk_cli.engine.signals import StopRequest
-from vtk_cli.files import disk_errors, lock, write_json
+from vtk_cli.files import disk_errors, lock, read_sealed, write_sealed
 
 Piece = TypeVar("Piece")
 Result = dict[str, Any]
+
+
+def sealed_result(path: Path) -> Result | None:
+    """The result in a file of `write_sealed`; None where there is none or the file is torn, which is removed."""
+    result = read_sealed(path)
+    if result is None:
+        with disk_errors(path):
+            if path.exists():
+                path.unlink(missing_ok=True)
+    return result
 
 
 @dataclass(frozen=True)
@@ -32,23 +41,12 @@ class ResultStore:
     folder: Path
 
     def get(self, key: str) -> Result | None:
-        """The result under `key`; None where there is none or its file is torn, which is removed."""
-        path = self._path(key)
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError):
-            found = None
-        if isinstance(found, dict):
-            return found
-        with disk_errors(path):
-            path.unlink(missing_ok=True)
-        return None
+        """The result under `key`; None where there is none or its file is torn or was changed, which is removed."""
+        return sealed_result(self._path(key))
 
     def put(self, key: str, result: Mapping[str, Any]) -> None:
         """Keep a result: plain JSON values, without NaN."""
-        write_json(self._path(key), dict(result))
+        write_sealed(self._path(key), result)
 
     @contextmanager
     def working_on(self, key: str) -> Iterator[None]:
