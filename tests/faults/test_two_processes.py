@@ -27,6 +27,7 @@ def test_a_second_process_on_a_run_folder_is_told_who_holds_it_and_harms_nothing
 ) -> None:
     data, out = data_of(name), tmp_path / "run"
     words = TRAININGS[name].command(out, data)
+    assert forks.run(*TRAININGS[name].command(tmp_path / "before", data), folder=data).code == 0  # fills the cache
     first = forks.start(*words, folder=data, hooks=[("hold_at", 2, tmp_path / "held", tmp_path / "go")])
     first.wait_until(tmp_path / "held")
     before = content(out)
