@@ -22,6 +22,7 @@ from vtk_cli.engine.batches import Batches
 from vtk_cli.engine.checkpoint import latest_checkpoint, save_checkpoint
 from vtk_cli.engine.loss_meter import LossMeter, Mean
 from vtk_cli.engine.metrics import MetricsLog, Row
+from vtk_cli.engine.nonfinite import ADVICE, LEAVE_OUT
 from vtk_cli.engine.plan import FitResult, Plan
 from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.seeds import preserved_rng, restore_rng_state, rng_state, sample_seed, seed_everything
@@ -115,7 +116,7 @@ def fit(
         precision=plan.precision,
         seed=seed,
         world=world,
-        skip_nonfinite=plan.skip_nonfinite,
+        skip_nonfinite=plan.skip_nonfinite or 0,
         data=batches,
         console=console,
     )
@@ -165,7 +166,7 @@ class _Loop:
         self.updater, self.batches, self.plan, self.seed = updater, batches, plan, seed
         self.evaluate, self.after_epoch = hooks
         self.checkpoints, self.log, self.world = checkpoints, log, world
-        self.meter = LossMeter(world, updater.culprits)
+        self.meter = LossMeter(world, updater.culprits, ADVICE if plan.skip_nonfinite is None else LEAVE_OUT)
         self.epoch = self.position = self.updates = 0  # epochs done, batches done in this one, updates done in all
         self._saved: tuple[int, int, int] | None = None
         self._failure: VtkError | None = None

@@ -34,10 +34,12 @@ class LossMeter:
     Args:
         world: this process among the others; the losses are averaged over all of them.
         culprits: says whose loss is not finite, for the error; None: by numbers alone.
+        advice: of the error.
     """
 
     world: World
     culprits: Culprits | None = None
+    advice: str = ADVICE
     epoch: Mean = field(default_factory=Mean)
     window: Mean = field(default_factory=Mean)
     latest: float = math.nan
@@ -70,7 +72,7 @@ class LossMeter:
             update, (parts, indices) = self._waiting[number]
             if not math.isfinite(value):
                 culprits = self.culprits or Culprits(self.world)
-                raise JobError(f"{culprits.of_loss(update, (parts, indices))}; {ADVICE}")
+                raise JobError(f"{culprits.of_loss(update, (parts, indices))}; {self.advice}")
             count = len(indices) * self.world.size
             for mean in (self.epoch, self.window):
                 mean.total += value * count

@@ -19,10 +19,8 @@ from vtk_cli.errors import JobError
 Computed = tuple[Sequence[Tensor], Tensor]
 """The losses whose sum is a batch's mean loss, scalars left on their device, and the batch's samples (B,)."""
 
-ADVICE = (
-    "earlier checkpoints are kept; try a lower learning rate, gradient clipping, or bf16 or fp32 in place of fp16,"
-    " or leave out such updates with --skip-nonfinite"
-)
+ADVICE = "earlier checkpoints are kept; try a lower learning rate, gradient clipping, or bf16 or fp32 in place of fp16"
+LEAVE_OUT = f"{ADVICE}, or leave out such updates with --skip-nonfinite"
 
 
 def batch_loss(losses: Sequence[Tensor]) -> Tensor:
@@ -149,7 +147,7 @@ class LeftOut:
     def _take(self, told: str) -> None:
         if self.count >= self._limit:
             left = f"{self.count} such update{'s were' if self.count > 1 else ' was'} left out before"
-            raise JobError(f"{told}; {left}, as many as --skip-nonfinite allows; {ADVICE.partition(', or leave')[0]}")
+            raise JobError(f"{told}; {left}, as many as --skip-nonfinite allows; {ADVICE}")
         self.count += 1
         if self._world.is_main:
             self._console.warn(f"{told}; this update is left out, number {self.count} of {self._limit} at most")

@@ -26,7 +26,8 @@ class Plan:
         checkpoint_seconds: save when the last save is so long ago.
         evaluate_epochs: evaluate after every so many epochs, and after the last.
         skip_nonfinite: leave out so many updates whose loss or gradient is not finite, in all sittings together; the
-            next one ends the training. 0: the first does. Above 0 every update waits for the device.
+            next one ends the training. 0: the first does, and the error names the option; None: it does, and there is
+            no option. Above 0 every update waits for the device.
         log_steps: write the mean loss of every so many updates to `metrics`, besides the row of every epoch.
 
     Raises:
@@ -42,14 +43,14 @@ class Plan:
     checkpoint_seconds: float = 120.0
     evaluate_epochs: int = 1
     log_steps: int | None = None
-    skip_nonfinite: int = 0
+    skip_nonfinite: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "accumulate", "checkpoint_steps", "evaluate_epochs", "log_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, not {value}")
-        if self.skip_nonfinite < 0:
+        if self.skip_nonfinite is not None and self.skip_nonfinite < 0:
             raise UserError(f"skip_nonfinite must be at least 0, not {self.skip_nonfinite}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UserError(f"clip_norm must be above 0, not {self.clip_norm}")
