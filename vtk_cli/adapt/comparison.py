@@ -21,7 +21,7 @@ from vtk_cli.adapt.trials import KEPT, Arm, Trials
 from vtk_cli.adapt.verb_options import CompareOptions
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.assembly import end_shard, require_place
 from vtk_cli.engine.pieces.results import Result
 from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.pieces.turns import WHOLE, Share
@@ -57,6 +57,7 @@ def compare(options: CompareOptions, console: Console) -> ExitCode:
         console.emit({"runs": len(arms), "ways": ways, "config": options.as_config()})
         return ExitCode.DONE
     device = resolve_device(options.device)
+    require_place(options)
     if options.devices:
         work_on_devices("adapt compare", options, console, KEPT)
     trials = Trials.of(options, options.store, console)

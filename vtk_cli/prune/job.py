@@ -21,6 +21,7 @@ from vtk_cli.engine.processes.distributed import join_world, shared_run
 from vtk_cli.engine.run_folder import RunFolder
 from vtk_cli.engine.signals import stop_requests
 from vtk_cli.errors import ExitCode
+from vtk_cli.files import require_folder
 from vtk_cli.models.best_weights import BestWeights
 from vtk_cli.models.described_weights import save_described
 from vtk_cli.prune.generators import Generator
@@ -61,6 +62,7 @@ def search_ticket(options: RunVerbOptions, console: Console) -> ExitCode:
         if options.dry_run:
             world.on_main(lambda: show_plan(options, world, face))
             return ExitCode.DONE
+        world.on_main(lambda: require_folder(options.out or Path("runs")))  # before networks are trained
         lab = open_lab(options, world.device, face, choose=options.eval_every is not None, world=world)
         prepared = prepare(lab, arm_of(options), TicketPolicy(options.store_weights, options.allow_framework_rng))
         name = f"{options.data_name}-{options.gen}"

@@ -19,7 +19,7 @@ import numpy as np
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.assembly import end_shard, require_place
 from vtk_cli.engine.pieces.results import Result
 from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.pieces.turns import Share
@@ -54,6 +54,7 @@ def sweep(options: SweepOptions, console: Console) -> ExitCode:
         console.emit({"searches": len(arms), "seeds": options.seeds, "config": options.as_config()})
         return ExitCode.DONE
     device = resolve_device(options.device)
+    require_place(options)
     if options.devices:
         work_on_devices("prune sweep", options, console, KEPT)
     lab = open_lab(replace(options, keep=str(float(options.fractions[0]))), device, console)

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from vtk_cli.console import Console
-from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.assembly import end_shard, require_place
 from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.processes.distributed import World, join_world, shared_run
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
@@ -119,6 +119,7 @@ def evolve_alone(options: EvolveOptions, console: Console) -> ExitCode:
         if options.dry_run:
             world.on_main(lambda: show_plan(search_rows(options, budget), options.as_config(), face))
             return ExitCode.DONE
+        require_place(options)
         budget.check_latency(options.seed)
 
         def assemble() -> Path:

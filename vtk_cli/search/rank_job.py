@@ -13,7 +13,7 @@ import numpy as np
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.assembly import end_shard, require_place
 from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.signals import stop_requests
@@ -176,6 +176,7 @@ def rank_scores(options: RankOptions, console: Console) -> ExitCode:
         console.emit({"architectures": len(genes), "setting": asdict(setting), "config": options.as_config()})
         return ExitCode.DONE
     truth = dict(zip(genes, truths(benchmark, match, genes, setting).tolist(), strict=True))
+    require_place(options)
     if supernet is not None and options.devices:
         work_on_devices("search rank", options, console, KEPT)
     supply = None if supernet is None else _Supply.of(options, supernet, console)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
-from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.assembly import end_shard, require_place
 from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.signals import stop_requests
@@ -43,6 +43,7 @@ def score_architectures(options: ScoreVerbOptions, console: Console) -> ExitCode
         rows = [("architectures", f"{len(genes):,} of {supernet.space.name}"), ("judged by", judged_by(judgement))]
         show_plan(rows, options.as_config(), console)
         return ExitCode.DONE
+    require_place(options)
     if options.devices:
         work_on_devices("search score", options, console, KEPT)
     candidates = candidates_of(

@@ -15,7 +15,7 @@ import torch
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import describe_device, resolve_device
 from vtk_cli.engine.loop import fit
-from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.assembly import end_shard, require_place
 from vtk_cli.engine.pieces.results import Result, ResultStore, work_through
 from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.processes.distributed import World
@@ -115,6 +115,7 @@ def tabulate(options: TabulateOptions, console: Console) -> ExitCode:
     digest = content_key([source_digest(images.splits.train), source_digest(images.splits.val)])
     trainings = Trainings(options, space, shape, digest, device)
     store = result_store(options.store)
+    require_place(options)
     if options.devices:
         work_on_devices("search tabulate", options, console, KEPT)
 

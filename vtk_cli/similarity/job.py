@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vtk_cli.console import Console
 from vtk_cli.engine.devices import resolve_device
-from vtk_cli.engine.pieces.assembly import end_shard
+from vtk_cli.engine.pieces.assembly import end_shard, require_place
 from vtk_cli.engine.pieces.sharding import work_on_devices
 from vtk_cli.engine.run_folder import SUMMARY, RunFolder
 from vtk_cli.engine.signals import stop_requests
@@ -48,6 +48,7 @@ def compare(options: SimilarityOptions, console: Console) -> ExitCode:
     if options.dry_run:
         show_plan(plan(options, named, device), console)
         return ExitCode.DONE
+    require_place(options)
     if options.devices:
         work_on_devices("similarity", options, console, KEPT)
     title = "-".join(name.label for name, _ in named[:3]) + (f"-and-{len(named) - 3}-more" if len(named) > 3 else "")

@@ -19,7 +19,7 @@ from vtk_cli.engine.pieces.results import ResultStore, work_through
 from vtk_cli.engine.pieces.shard_options import ShardOptions
 from vtk_cli.engine.signals import StopRequest, stop_requests
 from vtk_cli.errors import ExitCode
-from vtk_cli.files import content_key, sha256_file
+from vtk_cli.files import content_key, require_folder, sha256_file
 
 ASSEMBLED = "assembled"
 """The folder of a store that remembers what was assembled."""
@@ -77,6 +77,18 @@ def assembled_once(
         sound=is_there,
     )
     return Assembled(Path(record["file"]), str(record["by"]), bool(here))
+
+
+def require_place(options: ShardOptions) -> None:
+    """Refuse a place where no run folder can be before the pieces are made whose result is to go there.
+
+    A helper, who assembles nothing, needs none.
+
+    Raises:
+        UserError: see `require_folder`.
+    """
+    if options.shard is None or options.is_task:
+        require_folder(options.out or Path("runs"))
 
 
 def end_shard(
