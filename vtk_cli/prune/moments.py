@@ -6,7 +6,8 @@ that it has over the real images. Features come layer by layer and are never con
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from vtk_cli.prune.extractors import Extractor
 
 _FOLDER = "prune-moments"
 _FORMAT = 1
-_MEAN, _VARIANCE = "mean", "variance"
+_MEAN, _VARIANCE, _CHECKSUM = "mean", "variance", "checksum"
 
 
 @dataclass(frozen=True)
@@ -185,9 +186,11 @@ def cached_moments(
 
 
 def _read(path: Path) -> Moments | None:
-    """The moments of a file; None where there is none or it is torn."""
+    """The moments of a file; None where there is none, or it is torn or was changed."""
     try:
         stored = load_file(path)
+        if stored.pop(_CHECKSUM).tolist() != _checksum(stored).tolist():
+            return None
         layers = (len(stored) - 1) // 2
         means, variances = (tuple(stored[f"{name}{n}"] for n in range(layers)) for name in (_MEAN, _VARIANCE))
         return Moments(means, variances, int(stored["count"]))
@@ -199,7 +202,16 @@ def _write(moments: Moments, path: Path) -> None:
     tensors = {"count": torch.tensor(moments.count)}
     for name, values in ((_MEAN, moments.means), (_VARIANCE, moments.variances)):
         tensors |= {f"{name}{n}": value for n, value in enumerate(values)}
-    save_described(path, tensors, {})
+    save_described(path, {**tensors, _CHECKSUM: _checksum(tensors)}, {})
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> Tensor:
+    """(32,) uint8: SHA-256 of all of them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
 def _exact_device(layer: Tensor) -> torch.device:
