@@ -12,6 +12,7 @@ and all work is locked, so any number of processes may work on one store, in any
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -45,8 +46,7 @@ class Store:
         """The arrays stored under (`kind`, `key`); None where there are none or the file is torn."""
         path = self.folder / kind / f"{key}.npz"
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+            return _all_arrays(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         # RuntimeError: a flipped bit can make an entry look encrypted or packed by an unknown method.
@@ -77,3 +77,19 @@ class Store:
     def working_on(self, key: str) -> AbstractContextManager[None]:
         """Hold what is stored under `key` against other processes; `Busy` if one of them has it."""
         return lock(self.folder / "locks" / key, wait=False, busy="another process is at work on this")
+
+
+def _all_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What an archive holds.
+
+    Raises:
+        BadZipFile: not all that its last record counts; that is 22 bytes long where there is no comment.
+    """
+    with path.open("rb") as file:
+        file.seek(-22, os.SEEK_END)
+        count = int.from_bytes(file.read()[10:12], "little")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as stored:
+            if len(stored.files) != count:  # a flipped bit in the directory hides some
+                raise zipfile.BadZipFile
+            return {name: stored[name] for name in stored.files}
