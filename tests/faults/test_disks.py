@@ -13,6 +13,7 @@ import pytest
 from tests.cases import held
 from tests.faults.forks import Forks
 from tests.faults.trainings import TRAININGS, differing, leftovers
+from tests.prune.conftest import TINY
 from vtk_cli.console import Console
 from vtk_cli.engine.checkpoint import latest_checkpoint
 
@@ -132,6 +133,25 @@ def test_an_output_folder_that_may_not_be_written_is_refused(
     assert str(read_only_folder) in said.complaint
     assert not list(read_only_folder.iterdir())
     held("faults", "read-only output folder of every training", "exit 2; the line names the folder; nothing is written")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("prune", "run", *TINY),
+        ("prune", "sweep", *TINY, "--keeps", "0.5"),
+        ("prune", "sweep", *TINY, "--keeps", "0.5", "--shard", "0/2"),
+        ("similarity", "resnet18", "resnet34", "--quick", "--shard", "0/2"),
+    ],
+    ids=" ".join,
+)
+def test_an_output_folder_that_may_not_be_written_is_refused_before_anything_is_trained(
+    words: tuple[str, ...], forks: Forks, read_only_folder: Path, tmp_path: Path
+) -> None:
+    said = forks.run(*words, "--out", read_only_folder / "run", "--quiet", cache=tmp_path / "cache")
+    assert str(read_only_folder) in said.complaint
+    assert not (tmp_path / "cache").exists()
+    held("faults", "read-only output folder where networks are trained first", "exit 2 before the first training")
 
 
 @pytest.mark.parametrize("name", ["train", "detect train"])

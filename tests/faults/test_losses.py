@@ -197,6 +197,15 @@ def test_without_the_option_a_spoiled_update_ends_the_run_and_names_the_files(tm
     assert found[0] == 6
 
 
+@pytest.mark.parametrize(("has_option", "told"), [({"skip_nonfinite": 0}, 1), ({}, 0)], ids=["it has it", "it has not"])
+def test_the_option_is_advised_where_the_command_has_it(has_option: dict[str, int], told: int) -> None:
+    """Networks that a command trains for itself, as those of the embedded digits, are left to no option."""
+    with pytest.raises(JobError) as caught:
+        Training("nan-loss", (2,)).run(**has_option)
+    assert str(caught.value).count("--skip-nonfinite") == told
+    assert "try a lower learning rate" in str(caught.value)
+
+
 def test_without_the_option_nothing_is_asked_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("vtk_cli.engine.processes.whole_weights.WholeWeights.gradient_norm")
     training = Training("nan-loss", ())

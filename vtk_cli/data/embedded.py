@@ -151,12 +151,15 @@ def _build(entry: Entry, counts: dict[str, int], folder: Path) -> None:
         temporary, old = (folder.with_name(f".{state}-{folder.name}") for state in ("making", "old"))
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        BUILDERS[entry.name](temporary, **counts)
-        write_json(temporary / MANIFEST, _manifest(entry, counts, temporary))
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
+        try:
+            temporary.mkdir(parents=True)
+            BUILDERS[entry.name](temporary, **counts)
+            write_json(temporary / MANIFEST, _manifest(entry, counts, temporary))
+            if folder.exists():
+                folder.rename(old)
+            temporary.rename(folder)
+        finally:  # half a dataset would keep a full disk full
+            shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -7,7 +7,6 @@ together, by one rename; a file whose bytes do not give the checksum in its name
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -85,14 +84,21 @@ def latest_checkpoint(folder: Path, console: Console) -> tuple[int, dict[str, An
         if not path.stem.endswith(checksum[:32]):
             console.warn(f"{path}: damaged (its checksum is another); going back to the checkpoint before it")
             continue
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError) as error:
-            raise JobError(f"{path}: torch {torch.__version__} cannot read it: {str(error).splitlines()[0]}") from error
-        return _step(path), state
+        return _step(path), _read(path)
     if found:
         console.warn(f"{folder}: no checkpoint there is whole; starting from the beginning")
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a file that somebody made raises has no end
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise JobError(f"{path}: torch {torch.__version__} cannot read it: {told}") from error
+    if not isinstance(state, dict):
+        raise JobError(f"{path}: is no checkpoint of vtk")
+    return state
 
 
 class _HashingWriter:
