@@ -141,7 +141,7 @@ def test_a_file_that_is_no_plain_xml_is_named(tmp_path: Path, read: Read, conten
 
 
 def test_hostile_content_is_survived_and_counted(tmp_path: Path, read: Read, heard: Heard) -> None:
-    deep = "<x>" * 5000 + "</x>" * 5000
+    deep = "<x>" * 50 + "</x>" * 50
     odd = block([(float("nan"), 0.5), (float("inf"), 0.5)]).replace("inf", "1e999") + "<metadata/>"
     write_xml(tmp_path / "ab" / "n01" / "n01_1.xml", [deep, odd, block([(0.5, 0.5), (0.25, 1e308)])])
     write_xml(tmp_path / "ab" / "n01" / "n01_2.xml", [block([(0.5, 0.5)])])
@@ -150,6 +150,12 @@ def test_hostile_content_is_survived_and_counted(tmp_path: Path, read: Read, hea
     assert byproducts.skipped["selections without a recorded place"] == 1
     assert points_of(byproducts, heard) == [[0.5, 0.5], [0.5, 0.5], None]
     assert "1 of 3 points lie outside their image, first (0.25, 1e+308)" in heard.text
+
+
+def test_what_is_deeper_than_any_annotation_is_refused(tmp_path: Path, read: Read) -> None:
+    write_xml(tmp_path / "ab" / "n01" / "n01_1.xml", ["<x>" * 5000 + "</x>" * 5000])
+    with pytest.raises(UserError, match=r"n01_1\.xml: has elements 100 deep"):
+        read(tmp_path / "ab")
 
 
 def test_the_worker_is_never_told(tmp_path: Path, read: Read, heard: Heard, own_cache: Path) -> None:
@@ -168,8 +174,8 @@ def test_what_was_read_is_kept_until_a_file_changes(
     write_xml(file, [block([(0.5, 0.5)], trace=[(0.1, 0.1)])], BOXES)
     first = read(tmp_path / "ab")
     calls: list[Path] = []
-    tree = imagenet_ab._tree
-    monkeypatch.setattr(imagenet_ab, "_tree", lambda path: (calls.append(path), tree(path))[1])
+    read_xml = imagenet_ab.read_xml
+    monkeypatch.setattr(imagenet_ab, "read_xml", lambda path, most: (calls.append(path), read_xml(path, most))[1])
     again = read(tmp_path / "ab")
     assert not calls
     assert (again.images, again.classes, again.skipped) == (first.images, first.classes, first.skipped)
