@@ -95,7 +95,7 @@ def _keep_a_log(log: Path, dies_at: int | None) -> None:
         with log.open("a", encoding="utf-8") as lines:
             lines.write(f"{what}\n")
 
-    put, save, write, train = ResultStore.put, Store.save_arrays, result_folders.write_json, digits_networks._save
+    put, save, write, train = ResultStore.put, Store.save_arrays, result_folders.write_sealed, digits_networks._save
 
     def noted_put(self: ResultStore, key: str, result: Any) -> None:
         note(f"{self.folder.name if self.folder.name == ASSEMBLED else 'result'}/{key}")
@@ -115,7 +115,7 @@ def _keep_a_log(log: Path, dies_at: int | None) -> None:
 
     digits_networks._save = noted_train
     ResultStore.put, Store.save_arrays = noted_put, noted_save  # type: ignore[method-assign]
-    result_folders.write_json = noted_write  # type: ignore[attr-defined]
+    result_folders.write_sealed = noted_write  # type: ignore[attr-defined]
 
 
 def _task(number: int, task: dict[str, Any], folder: Path) -> int:

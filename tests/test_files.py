@@ -220,3 +220,17 @@ def test_a_folder_is_refused_before_the_work_and_nothing_is_made(tmp_path: Path,
     files.require_folder(tmp_path / "a" / "b")
     files.require_folder(Path("a"))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_sealed_is_read_as_it_was_written_and_nothing_else_is(tmp_path: Path) -> None:
+    path, value = tmp_path / "sealed.json", {"b": (1.5, None), "a": {2: "x", 10: "y"}}
+    files.write_sealed(path, value)
+    assert files.read_sealed(path) == {"b": [1.5, None], "a": {"2": "x", "10": "y"}}
+    path.write_text(path.read_text().replace("1.5", "1.6"))
+    assert files.read_sealed(path) is None
+    for other in ("[1]", "{}", '{"b": 1}', '{"b": NaN, "checksum": ""}', "{"):
+        path.write_text(other)
+        assert files.read_sealed(path) is None
+    assert files.read_sealed(tmp_path / "none.json") is None
+    with pytest.raises(ValueError, match="checksum"):
+        files.write_sealed(path, {"checksum": 1})

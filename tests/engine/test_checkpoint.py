@@ -112,6 +112,23 @@ def test_saving_a_step_again_replaces_it(two: tuple[Path, Path, Path]) -> None:
     assert set(two[0].iterdir()) == {two[1], again}
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", b"\x80\x02}q\x00.", [1, 2]], ids=["empty", "text", "pickle", "list"]
+)
+def test_a_file_that_is_no_checkpoint_but_has_its_own_checksum_is_an_error_in_one_line(
+    content: bytes | list[int], tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    if isinstance(content, bytes):
+        made.write_bytes(content)
+    else:
+        torch.save(content, made)
+    made.rename(tmp_path / f"step-00000001-{sha256_file(made)[:32]}.pt")
+    with pytest.raises(JobError, match=r"step-00000001-\w+\.pt: (torch .* cannot read it|is no checkpoint)") as caught:
+        latest_checkpoint(tmp_path, Console(quiet=True))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_whole_checkpoint_that_torch_cannot_read_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, state(1))
     save_checkpoint(tmp_path, 2, {"an object of a class": Fraction(1, 3)})
