@@ -29,7 +29,7 @@ from vtk_cli.engine.pieces.results import ResultStore, work_through
 from vtk_cli.engine.pieces.turns import WHOLE, Share
 from vtk_cli.engine.processes.distributed import World
 from vtk_cli.engine.signals import stop_requests
-from vtk_cli.files import cache_folder, content_key, lock, make_folder
+from vtk_cli.files import cache_folder, content_key, disk_errors, lock, make_folder
 from vtk_cli.reports.curves import Points, draw_points
 from vtk_cli.reports.evidence import Claim, Proof
 from vtk_cli.reports.page import Table
@@ -267,8 +267,9 @@ def _open_clips(scale: Scale, exceptions: int) -> _Clips:
             temporary = folder.with_name(f".{uuid4().hex}")
             make_folder(temporary)
             try:
-                build_moving_digits(temporary, **counts, exceptions=exceptions)
-                temporary.rename(folder)
+                with disk_errors(folder):
+                    build_moving_digits(temporary, **counts, exceptions=exceptions)
+                    temporary.rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     quiet, sets = Console(quiet=True), {}
